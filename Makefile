@@ -1,0 +1,65 @@
+# One command runs the main job (make demo), one runs the tests (make test); each does its own set-up.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+DOCS ?=
+QUESTIONS ?=
+GOLD ?=
+LIVE ?=
+DEMO_ARGS = $(if $(DOCS),--docs "$(DOCS)") $(if $(QUESTIONS),--questions "$(QUESTIONS)") $(if $(GOLD),--gold "$(GOLD)") $(if $(LIVE),--live)
+
+.PHONY: help demo test test-vllm lint types check serve stop record overhead demo-picture clean
+
+help:                ## what can be made
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*##/\t/' | expand -t 16
+
+$(VENV)/.demo: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costkit needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV) (once) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costkit needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV) (once) ..."
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[demo,dev]'
+	@touch $@
+
+demo: $(VENV)/.demo  ## the main job: questions through the sample assistant, without costkit and with it
+	@$(BIN)/python -m serving.demo $(DEMO_ARGS)
+
+demo-picture: $(VENV)/.demo  ## the demo, and its picture into the README
+	@$(BIN)/python -m serving.demo --picture .github/demo.png
+
+test: $(VENV)/.dev   ## all tests (those of the real vLLM only where it is set up: make test-vllm)
+	@$(BIN)/python -m pytest
+
+test-vllm: $(VENV)/.dev  ## protocol test against a real vLLM with a tiny random model (sets vLLM up)
+	@$(BIN)/python -m serving.engine setup
+	@COSTKIT_TEST_VLLM=1 $(BIN)/python -m pytest -m vllm tests/serving
+
+lint: $(VENV)/.dev   ## ruff, format and rules
+	@$(BIN)/ruff check .
+
+types: $(VENV)/.dev  ## mypy and pyright, strict
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+
+check: lint types test  ## everything that must be green
+
+serve:               ## real vLLM on CPU on port 8000 (sets itself up; Ctrl-C stops it)
+	@$(PYTHON) -m serving.engine serve
+
+stop:                ## stop servers left in the background
+	@$(PYTHON) -m serving.engine stop
+
+record: $(VENV)/.demo  ## record the demo's answers and service times anew from a running `make serve`
+	@$(BIN)/python -m serving.record
+
+overhead: $(VENV)/.dev  ## what a wrapped call costs, beside diskcache and memoize
+	@$(BIN)/python -m tests.benchmarks.overhead --json
+
+clean:               ## remove what was set up and run
+	@rm -rf $(VENV) demo-out serving/.run .mypy_cache .ruff_cache .pytest_cache

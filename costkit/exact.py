@@ -1,0 +1,77 @@
+"""The exact tier: the stored answer to the identical call; identical calls in flight share one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import ConfigError
+from .usage import COMPLETE
+
+__all__ = ["Exact", "exact", "seconds"]
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """Settings of the exact tier; made by :func:`exact`."""
+
+    ttl: float | None
+    epochs: tuple[str, ...]
+    admit: Callable[[Any], bool] | None
+
+    kind: str = "exact"
+    lossless: bool = True
+
+    def admits(self, value: Any, finish: str | None) -> bool:
+        """Whether an answer may be stored: the user's ``admit`` decides, else a whole answer is asked for."""
+        if self.admit is not None:
+            return bool(self.admit(value))
+        return value is not None and (finish is None or finish.lower() in COMPLETE)
+
+
+def exact(
+    *,
+    ttl: float | str | None = None,
+    epoch: str | tuple[str, ...] = (),
+    admit: Callable[[Any], bool] | None = None,
+) -> Exact:
+    """Serve the stored answer to an identical call; identical calls in flight share one.
+
+    Args:
+        ttl: how long an answer may be served, from the moment it was made (reading it does not extend it):
+            seconds, or text such as "90s", "15m", "12h", "1d", "2w". None: until it is evicted or its epoch
+            is bumped.
+        epoch: names of counters; ``kit.bump(name)`` turns every answer stored under one into a miss, in O(1).
+        admit: called with the answer, says whether it may be stored. The default stores what is complete: not
+            None, and not cut off, filtered or refused by its provider's finish reason.
+
+    Raises:
+        ConfigError: ttl is not a positive duration.
+
+    >>> exact(ttl="1d").ttl
+    86400.0
+    """
+    epochs = (epoch,) if isinstance(epoch, str) else tuple(epoch)
+    return Exact(ttl=None if ttl is None else seconds(ttl, "exact(ttl=...)"), epochs=epochs, admit=admit)
+
+
+def seconds(value: float | str, what: str) -> float:
+    """A duration in seconds from a number or text such as "15m".
+
+    >>> seconds("15m", "ttl")
+    900.0
+    """
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", value)
+        duration = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    else:
+        duration = 0.0 if isinstance(value, bool) else float(value)
+    if not 0 < duration < float("inf"):
+        raise ConfigError(
+            f'{what}: {value!r} is not a duration; say seconds, or text such as "15m", "12h", "1d"'
+        )
+    return duration

@@ -1,0 +1,200 @@
+"""What is known of a wrapped function before it is called: how to bind, name, version and key a call."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import hashlib
+import inspect
+import textwrap
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import ConfigError
+from .exact import Exact
+from .key import digest, encode_value
+
+__all__ = ["Plan", "make_plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything about a wrapped function that does not change between calls."""
+
+    fn: Callable[..., Any]
+    name: str
+    version: str
+    source: str
+    closed: bool
+    exact: Exact | None
+    scope: tuple[str, ...] | None
+    left_out: frozenset[str]
+    key: Callable[..., Any] | Mapping[str, Callable[[Any], Any]] | None
+    model: str | None
+    provider: str | None
+    stream: bool
+    signature: inspect.Signature
+    method_signature: inspect.Signature
+    names: frozenset[str]
+    positional: tuple[str, ...] | None
+    defaults: Mapping[str, Any] = field(repr=False)
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments by name, defaults filled in; raises TypeError as the function itself would."""
+        names = self.positional
+        if names is not None and len(args) <= len(names):
+            bound = {**self.defaults, **dict(zip(names, args, strict=False)), **kwargs}
+            twice = kwargs and any(n in kwargs for n in names[: len(args)])
+            if bound.keys() == self.names and not twice:
+                return bound
+        return self._bind_slowly(args, kwargs)
+
+    def _bind_slowly(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        flat: dict[str, Any] = {}
+        for name, value in bound.arguments.items():
+            kind = self.signature.parameters[name].kind
+            if kind is inspect.Parameter.VAR_KEYWORD:
+                # A keyword may be called like a positional-only parameter, or not be an identifier at all.
+                for k, v in value.items():
+                    flat[k if k.isidentifier() and k not in self.names else "**" + k] = v
+            elif kind is inspect.Parameter.VAR_POSITIONAL:
+                flat["*" + name] = value
+            else:
+                flat[name] = value
+        return flat
+
+    def digest(self, scope: Mapping[str, Any] | None, arguments: Mapping[str, Any]) -> str:
+        """The key of a call; raises UnkeyableArgument."""
+        keyed: Mapping[str, Any]
+        if callable(self.key):
+            args, kwargs = _positional(self.signature, arguments), _named(self.signature, arguments)
+            keyed = {"key()": self.key(*args, **kwargs)}
+        elif self.left_out or self.key:
+            by_name = self.key or {}
+            keyed = {
+                name: by_name[name](value) if name in by_name else value
+                for name, value in arguments.items()
+                if name not in self.left_out
+            }
+        else:
+            keyed = arguments
+        return digest(scope, self.name, self.version, keyed)
+
+    def model_of(self, arguments: Mapping[str, Any]) -> str | None:
+        """The model this call asks for, where an argument says so."""
+        model = None if self.model is None else arguments.get(self.model)
+        return model if isinstance(model, str) else None
+
+
+def _positional(signature: inspect.Signature, arguments: Mapping[str, Any]) -> list[Any]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    values = [arguments[p.name] for p in signature.parameters.values() if p.kind in kinds]
+    for p in signature.parameters.values():
+        if p.kind is inspect.Parameter.VAR_POSITIONAL:
+            values.extend(arguments["*" + p.name])
+    return values
+
+
+def _named(signature: inspect.Signature, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    taken = {p.name for p in signature.parameters.values() if p.kind in kinds}
+    named = {n.removeprefix("**"): v for n, v in arguments.items() if n not in taken}
+    return {n: v for n, v in named.items() if not n.startswith("*")}
+
+
+def make_plan(
+    fn: Callable[..., Any],
+    *,
+    exact: Exact | None,
+    scope: tuple[str, ...] | None,
+    name: str | None,
+    version: str | None,
+    ignore: tuple[str, ...],
+    key: Callable[..., Any] | Mapping[str, Callable[[Any], Any]] | None,
+    model: str | None,
+    provider: str | None,
+) -> Plan:
+    """Check the decorator's settings against the function; raises ConfigError."""
+    if isinstance(fn, (staticmethod, classmethod)):
+        raise ConfigError(f"kit.call(...) goes below @{type(fn).__name__}, next to the function")
+    if not callable(fn) or not hasattr(fn, "__qualname__"):
+        raise ConfigError(
+            f"kit.call(...) wraps a function, not {type(fn).__name__}; give it a def of its own"
+        )
+    if isinstance(getattr(fn, "_plan", None), Plan):
+        raise ConfigError(f"{fn!r} is wrapped already; give both savings to one kit.call(...)")
+    signature = inspect.signature(fn)
+    parameters = signature.parameters
+    kinds = {p.kind for p in parameters.values()}
+    open_ended = inspect.Parameter.VAR_KEYWORD in kinds
+    by_name = list(key) if isinstance(key, Mapping) else []
+    for setting, names in (("ignore", ignore), ("key", by_name)):
+        for wrong in names:
+            if wrong not in parameters and not open_ended:
+                near = difflib.get_close_matches(wrong, parameters, 1)
+                raise ConfigError(
+                    f"kit.call({setting}=...): {fn.__qualname__} has no argument {wrong!r}"
+                    + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(parameters)}")
+                )
+    variadic = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} & kinds
+    simple = not variadic and inspect.Parameter.POSITIONAL_ONLY not in kinds
+    source = _source(fn)
+    empty = inspect.Parameter.empty
+    positional = [p.name for p in parameters.values() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    return Plan(
+        fn=fn,
+        name=name or f"{fn.__module__}.{fn.__qualname__}",
+        version=version if version is not None else source,
+        source=source,
+        closed=bool(getattr(fn, "__closure__", None)),
+        exact=exact,
+        scope=scope,
+        left_out=frozenset(ignore) | frozenset(scope or ()),
+        key=key,
+        model=model,
+        provider=provider,
+        stream=inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn),
+        signature=signature,
+        method_signature=_without_self(signature),
+        names=frozenset(parameters),
+        positional=tuple(positional) if simple else None,
+        defaults={p.name: p.default for p in parameters.values() if p.default is not empty},
+    )
+
+
+def _without_self(signature: inspect.Signature) -> inspect.Signature:
+    parameters = list(signature.parameters.values())
+    first = parameters[0].kind if parameters else inspect.Parameter.VAR_POSITIONAL
+    if first in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
+        parameters = parameters[1:]
+    return signature.replace(parameters=parameters)
+
+
+def _source(fn: Callable[..., Any]) -> str:
+    """A digest of the function's own code: its syntax tree where the source is at hand, else its bytecode.
+
+    Comments, layout, docstring and decorators do not count.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(fn)))
+        node = tree.body[0]
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.decorator_list = []
+            if ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+        text = ast.unparse(tree)
+    except (OSError, TypeError, SyntaxError, IndexError):
+        code = getattr(fn, "__code__", None)
+        text = fn.__qualname__ if code is None else _code_text(code)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def _code_text(code: types.CodeType) -> str:
+    """Bytecode, names and constants, the same in every process."""
+    plain = [c for c in code.co_consts if not isinstance(c, types.CodeType) and c is not ...]
+    inner = "".join(_code_text(c) for c in code.co_consts if isinstance(c, types.CodeType))
+    return f"{code.co_code.hex()}{encode_value(plain)}{code.co_names!r}({inner})"

@@ -1,0 +1,1 @@
+"""How to run the models costkit is measured on: vLLM on a laptop CPU, a simulated server, a sample assistant."""

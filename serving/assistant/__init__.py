@@ -1,0 +1,1 @@
+"""The sample assistant: a help desk that answers from its articles, cites one and quotes its sentence."""

@@ -1,0 +1,94 @@
+"""What answers the demo's questions: the replayed recording, a real vLLM, or a provider."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import costkit
+from serving.simulated.recording import Recording, load_recording
+
+__all__ = ["SLOTS", "USD_PER_HOUR", "Machine", "fit_machine", "live_vllm", "machine_prices", "replayed"]
+
+ROOT = Path(__file__).parents[2]
+RECORDING = ROOT / "serving" / "recording"
+SLOTS = 4
+# What two cores of a rented machine cost; an assumption, printed with every figure, set by --usd-per-hour.
+USD_PER_HOUR = 0.10
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """How fast the recorded engine was: seconds per uncached prompt token, per output token, and per answer."""
+
+    prefill: float
+    decode: float
+    service: float
+
+    def rate(self, utilisation: float) -> float:
+        """Questions a second that keep the slots this busy."""
+        return utilisation * SLOTS / self.service
+
+    def price(self, usd_per_hour: float) -> costkit.OwnGPU:
+        """The recorded machine as a priced one: its hour is shared by ``SLOTS`` requests at a time."""
+        return costkit.OwnGPU(
+            usd_per_hour=usd_per_hour,
+            tokens_per_second=Decimal(str(round(SLOTS / self.decode, 6))),
+            weight_in=Decimal(str(round(self.prefill / self.decode, 6))),
+        )
+
+
+def fit_machine(recording: Recording) -> Machine:
+    """Medians over the recording."""
+    rows = list(recording.answers.values())
+    prefill = statistics.median(a.ttft_s / max(1, a.prompt_tokens - a.cached_tokens) for a in rows)
+    decode = statistics.median(
+        (a.e2e_s - a.ttft_s) / (a.completion_tokens - 1) for a in rows if a.completion_tokens > 1
+    )
+    return Machine(prefill, decode, statistics.mean(a.e2e_s for a in rows))
+
+
+def machine_prices(usd_per_hour: float = USD_PER_HOUR) -> costkit.Prices:
+    """The recorded model at the price of the machine that served it; other models by the public list."""
+    recording = load_recording(RECORDING)
+    return costkit.Prices({recording.model: fit_machine(recording).price(usd_per_hour)})
+
+
+@contextlib.contextmanager
+def replayed(folder: Path, speed: float) -> Iterator[str]:
+    """A simulated server of its own process that replays the recording; yields its base URL."""
+    command = [sys.executable, "-m", "serving.simulated", "--port", "0", "--slots", str(SLOTS), "--speed", str(speed)]
+    command += ["--recording", str(folder), "--die-with-parent"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError("the simulated server did not start; its message stands above")
+        yield json.loads(line)["base_url"]
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+@contextlib.contextmanager
+def live_vllm(port: int = 8000) -> Iterator[str]:
+    """A real vLLM on this machine: set up once, started, and stopped again; yields its base URL."""
+    engine = [sys.executable, "-m", "serving.engine"]
+    status = subprocess.run([*engine, "status"], cwd=ROOT, capture_output=True, text=True, check=False)
+    ours = status.returncode != 0
+    if ours:
+        subprocess.run([*engine, "serve", "--background", "--port", str(port)], cwd=ROOT, check=True)
+    try:
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        if ours:
+            subprocess.run([*engine, "stop", "--port", str(port)], cwd=ROOT, check=False, env=dict(os.environ))

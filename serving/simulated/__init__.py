@@ -1,0 +1,13 @@
+"""A simulated OpenAI-compatible server with true timing, in its own process: `python -m serving.simulated`.
+
+Reading order: `work` (what a request asks and will be answered), `timing` (slots, prefix cache, deadlines),
+`faults`, `recording` (real answers to replay), `world` (what requests share), `wire` (HTTP/1.1), `exchange`
+(one answer on its way), `server` (routes), `__main__` (the command line).
+Standard library only.
+"""
+
+from __future__ import annotations
+
+from serving.simulated.recording import Answer, Recording, RecordingError, load_recording, write_recording
+
+__all__ = ["Answer", "Recording", "RecordingError", "load_recording", "write_recording"]

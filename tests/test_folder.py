@@ -1,0 +1,104 @@
+"""The one folder of a kit."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from costkit.errors import FolderError
+from costkit.folder import open_folder, private_file
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_made_private_whatever_the_umask(tmp_path: Path) -> None:
+    """The folder is 0700 and its files 0600, with a .gitignore that hides all of it."""
+    before = os.umask(0)
+    try:
+        folder = open_folder(tmp_path / "a" / "kit")
+    finally:
+        os.umask(before)
+    assert mode(folder) == 0o700
+    assert {p.name: mode(p) for p in folder.iterdir()} == {"costkit.json": 0o600, ".gitignore": 0o600}
+    assert (folder / ".gitignore").read_text() == "*\n"
+
+
+def test_opened_again_and_mended(tmp_path: Path) -> None:
+    """A folder of ours opens any number of times, and one that was opened to others is closed again."""
+    folder = open_folder(tmp_path / "kit")
+    folder.chmod(0o755)
+    made = (folder / "costkit.json").read_text()
+    assert open_folder(folder) == folder
+    assert mode(folder) == 0o700 and (folder / "costkit.json").read_text() == made
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    """An empty folder that exists becomes ours."""
+    assert open_folder(tmp_path) == tmp_path
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    """A folder with other files is refused by name, and nothing in it changes."""
+    (tmp_path / "thesis.tex").write_text("x")
+    tmp_path.chmod(0o755)
+    with pytest.raises(
+        FolderError, match=r"holds other files and no costkit\.json; name a new or empty folder"
+    ):
+        open_folder(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"] and mode(tmp_path) == 0o755
+
+
+@pytest.mark.parametrize("mark", ['{"format": 2}', "not json", "[]"])
+def test_other_formats_are_refused(tmp_path: Path, mark: str) -> None:
+    """A mark of a newer format, or a damaged one, is an error that names the folder."""
+    (tmp_path / "costkit.json").write_text(mark)
+    with pytest.raises(FolderError, match=r"Kit\(folder="):
+        open_folder(tmp_path)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    """A path to a file, or below one, is refused."""
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "file", tmp_path / "file" / "kit"):
+        with pytest.raises(FolderError, match="Kit"):
+            open_folder(path)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
+    """A parent that cannot be written is an error that says so."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(FolderError, match="name a folder that can be written"):
+        open_folder(tmp_path / "kit")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a folder of another user's")
+def test_another_users_folder_is_refused(tmp_path: Path) -> None:
+    """A folder that belongs to someone else is not used, even where it could be."""
+    os.chown(tmp_path, 12345, 12345)
+    with pytest.raises(FolderError, match="belongs to another user"):
+        open_folder(tmp_path)
+
+
+def test_private_file_follows_no_link(tmp_path: Path) -> None:
+    """A planted link is an error that names the file, and its target keeps its mode."""
+    target = tmp_path / "target"
+    target.write_text("x")
+    target.chmod(0o644)
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(FolderError, match="link"):
+        private_file(tmp_path / "link")
+    assert mode(target) == 0o644
+
+
+def test_private_file_mends_an_open_one(tmp_path: Path) -> None:
+    """A file that others could read is closed to them, its content kept."""
+    path = tmp_path / "f"
+    path.write_text("x")
+    path.chmod(0o644)
+    assert private_file(path).read_text() == "x" and mode(path) == 0o600
