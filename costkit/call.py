@@ -5,10 +5,11 @@ Money is integer nano-dollars everywhere (1 USD = 1_000_000_000 nano-dollars), t
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Generic, Literal, TypeVar
 
 T = TypeVar("T")
@@ -141,3 +142,13 @@ def class_name(cls: type) -> str:
     'builtins:dict'
     """
     return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def more_state(value: Any) -> dict[str, Any]:
+    """What a dataclass instance carries beyond its fields, but for what it has only computed and kept."""
+    cls, names = type(value), {f.name for f in fields(value)}
+    return {
+        name: held
+        for name, held in getattr(value, "__dict__", {}).items()
+        if name not in names and not isinstance(getattr(cls, name, None), functools.cached_property)
+    }

@@ -23,7 +23,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, cast
 
-from .call import class_name
+from .call import class_name, more_state
 
 __all__ = ["NotStorable", "Unreadable", "decode", "encode"]
 
@@ -122,6 +122,8 @@ def _pack_tagged(value: Any, cls: type, depth: int) -> Any:
     if isinstance(value, enum.Enum):
         return {_TAG: "e", "c": _loaded_name(cls), "v": value.name}
     if dataclasses.is_dataclass(value):
+        if more := more_state(value):
+            raise NotStorable(f"{class_name(cls)} carries {next(iter(more))}, which is no field of it")
         state = {f.name: _pack(getattr(value, f.name), depth + 1) for f in dataclasses.fields(value)}
         return {_TAG: "D", "c": _loaded_name(cls), "v": state}
     if hasattr(cls, "__pydantic_fields__"):

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+from . import codec
 from .flight import Flight, Flights, Tail
 from .flow import Abandoned, Call, Done, Flow, Join, Keep, Land, Lead, Left, Lookup, Lost, Write
 from .ledger import Ledger
@@ -90,6 +91,8 @@ class Ports:
             self.store.set(session.scope_id, effect.key, effect.entry)
         else:
             self.flights.land(effect, session.request.epoch, session)
+            if effect.why is not None:
+                session.warn(f"{session.request.name}: its answers cannot be stored ({effect.why})")
         return None
 
     def abort(self, flow: Flow, session: Session) -> None:
@@ -143,6 +146,7 @@ class _Async:
     def __init__(self, ports: Ports, session: Session) -> None:
         self.ports, self.session = ports, session
         self.cancelled: asyncio.CancelledError | None = None
+        self.closed = False  # a coroutine that is being closed may not wait for anything
 
     async def perform(self, effect: Lookup | Keep | Land | Write) -> Any:
         """Any effect but Call and Join."""
@@ -161,7 +165,7 @@ class _Async:
         return self.ports.perform(effect, self.session)
 
     async def _beside(self, future: Future[Any]) -> None:
-        if self.cancelled is not None:
+        if self.cancelled is not None or self.closed:
             return
         waiter = asyncio.ensure_future(_settled(future))
         try:
@@ -196,6 +200,7 @@ async def run_async(flow: Flow, ports: Ports, session: Session, invoke: Callable
                         reply = session.raised(exc)
                     except BaseException as exc:  # noqa: BLE001
                         reply = session.abandoned(exc)
+                        io.closed = isinstance(exc, GeneratorExit)
                     else:
                         reply = session.returned(value)
             elif isinstance(effect, Join):
@@ -227,6 +232,7 @@ class _Reading:
         self.passed = 0
         self.result: Any = None
         self._seen: list[Any] = []
+        self._kept: list[Any] = []
         self._ttft: float | None = None
 
     def chunks(self, invoke: Callable[[], Generator[Any, Any, Any]]) -> Generator[Any, None, None]:
@@ -235,11 +241,12 @@ class _Reading:
             source = invoke()
         try:
             while True:
+                self._reads_on()
                 with self.session.spending():
                     chunk = next(source)
                 yield self._saw(chunk)
         except StopIteration:
-            self.result = self.session.returned(self._seen, self._ttft)
+            self.result = self.session.returned(self._kept, self._ttft, self._seen)
         except Exception as exc:  # noqa: BLE001 - the user's own: recorded, then raised unchanged
             self.result = self.session.raised(exc, self._seen, self._ttft)
         finally:
@@ -251,22 +258,32 @@ class _Reading:
             source = invoke()
         try:
             while True:
+                self._reads_on()
                 with self.session.spending():
                     chunk = await anext(source)
                 yield self._saw(chunk)
         except StopAsyncIteration:
-            self.result = self.session.returned(self._seen, self._ttft)
+            self.result = self.session.returned(self._kept, self._ttft, self._seen)
         except Exception as exc:  # noqa: BLE001 - the user's own: recorded, then raised unchanged
             self.result = self.session.raised(exc, self._seen, self._ttft)
         finally:
             await source.aclose()
 
+    def _reads_on(self) -> None:
+        if self.session.flight is not None:
+            self.session.flight.held = None
+
     def _saw(self, chunk: Any) -> Any:
         if self._ttft is None:
             self._ttft = self.session.elapsed()
         self._seen.append(chunk)
+        kept = chunk
         if self.session.flight is not None:
-            self.session.flight.emit(chunk)
+            # What is stored and shared is a copy from before the reader could change the chunk.
+            with contextlib.suppress(codec.NotStorable, codec.Unreadable):
+                kept = codec.decode(codec.encode(chunk))
+            self.session.flight.emit(kept)
+        self._kept.append(kept)
         return chunk
 
     def left(self, error: BaseException) -> None:
@@ -304,7 +321,8 @@ def run_stream(
             # No `yield from`: when the reader leaves, the flow must still be told.
             try:
                 with contextlib.closing(source) as chunks:
-                    for chunk in chunks:  # noqa: UP028
+                    for chunk in chunks:
+                        session.give(chunk)
                         yield chunk
             except BaseException as exc:  # noqa: BLE001
                 part.left(exc)
@@ -314,7 +332,9 @@ def run_stream(
     finally:
         ports.abort(flow, session)
     if done.saving is not None and done.error is None:
-        yield from done.value[passed:]
+        for chunk in done.value[passed:]:
+            session.give(chunk)
+            yield chunk
     finish(done)
 
 
@@ -348,6 +368,7 @@ async def run_async_stream(
             try:
                 async with contextlib.aclosing(source) as chunks:
                     async for chunk in chunks:
+                        session.give(chunk)
                         yield chunk
             except BaseException as exc:  # noqa: BLE001
                 part.left(exc)
@@ -358,5 +379,6 @@ async def run_async_stream(
         ports.abort(flow, session)
     if done.saving is not None and done.error is None:
         for chunk in done.value[passed:]:
+            session.give(chunk)
             yield chunk
     finish(done)

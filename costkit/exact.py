@@ -50,13 +50,17 @@ def exact(
             None, and not cut off, filtered or refused by its provider's finish reason.
 
     Raises:
-        ConfigError: ttl is not a positive duration.
+        ConfigError: ttl is not a positive duration, epoch no name, admit no function.
 
     >>> exact(ttl="1d").ttl
     86400.0
     """
-    epochs = (epoch,) if isinstance(epoch, str) else tuple(epoch)
-    return Exact(ttl=None if ttl is None else seconds(ttl, "exact(ttl=...)"), epochs=epochs, admit=admit)
+    epochs = (epoch,) if isinstance(epoch, str) else epoch
+    if not isinstance(epochs, (tuple, list)) or not all(isinstance(name, str) for name in epochs):
+        raise ConfigError(f"exact(epoch=...): {epoch!r:.80} is no name; say epoch=\"handbook\", or a tuple of names")
+    if admit is not None and not callable(admit):
+        raise ConfigError("exact(admit=...): give a function that is called with the answer and returns True or False")
+    return Exact(ttl=None if ttl is None else seconds(ttl, "exact(ttl=...)"), epochs=tuple(epochs), admit=admit)
 
 
 def seconds(value: float | str, what: str) -> float:
@@ -69,7 +73,8 @@ def seconds(value: float | str, what: str) -> float:
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw])\s*", value)
         duration = float(found[1]) * _UNITS[found[2]] if found else 0.0
     else:
-        duration = 0.0 if isinstance(value, bool) else float(value)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        duration = float(value) if number else 0.0
     if not 0 < duration < float("inf"):
         raise ConfigError(
             f'{what}: {value!r} is not a duration; say seconds, or text such as "15m", "12h", "1d"'

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from typing import Any, Protocol
 
@@ -17,6 +18,9 @@ from .errors import StreamLost
 from .flow import Land, Landed, Lead, Left, Lost, Whole
 
 __all__ = ["Flight", "Flights", "Member", "Tail"]
+
+# Seconds that a stream's followers wait for a reader that does not read on, perhaps because it waits for them.
+PATIENCE = 30.0
 
 
 class Member(Protocol):
@@ -36,6 +40,7 @@ class Flight:
         self.chunks: list[Any] = []
         self.landed: Land | None = None
         self.successor: Flight | None = None
+        self.held: float | None = None  # since when the leader's reader has asked for no further chunk
         self._condition = threading.Condition()
         self._listeners: list[Callable[[], None]] = []
 
@@ -43,7 +48,13 @@ class Flight:
         """Leader: pass one chunk on to the followers."""
         with self._condition:
             self.chunks.append(chunk)
+            self.held = time.monotonic()
         self._tell()
+
+    def held_for(self) -> float:
+        """Seconds since the leader's reader asked for a chunk; 0 while the leader works on one."""
+        held = self.held
+        return 0.0 if held is None else time.monotonic() - held
 
     def land(self, land: Land) -> None:
         """Leader: the flight is over."""
@@ -58,12 +69,12 @@ class Flight:
         for listener in listeners:
             listener()
 
-    def wait(self, seen: int | None) -> None:
-        """Block until the flight has landed or, with ``seen``, has more chunks than that."""
+    def wait(self, seen: int | None, timeout: float | None = None) -> None:
+        """Block until the flight has landed or, with ``seen``, has more chunks than that, or for ``timeout``."""
         with self._condition:
-            self._condition.wait_for(lambda: self._ready(seen))
+            self._condition.wait_for(lambda: self._ready(seen), timeout)
 
-    async def wait_async(self, seen: int | None) -> None:
+    async def wait_async(self, seen: int | None, timeout: float | None = None) -> None:
         """The same without blocking the event loop."""
         loop = asyncio.get_running_loop()
         while True:
@@ -72,7 +83,10 @@ class Flight:
                 if self._ready(seen):
                     return
                 self._listeners.append(_waker(loop, woken))
-            await woken
+            try:
+                await asyncio.wait_for(woken, timeout)
+            except TimeoutError:
+                return
 
     def _ready(self, seen: int | None) -> bool:
         return self.landed is not None or (seen is not None and len(self.chunks) > seen)
@@ -166,13 +180,13 @@ class Tail:
     def chunks(self) -> Generator[Any, None, None]:
         """The chunks, each as soon as the leader has it."""
         while not self._over():
-            self.flight.wait(self.passed)
+            self.flight.wait(self.passed, PATIENCE)
             yield from self._ready()
 
     async def chunks_async(self) -> AsyncGenerator[Any, None]:
         """The same without blocking the event loop."""
         while not self._over():
-            await self.flight.wait_async(self.passed)
+            await self.flight.wait_async(self.passed, PATIENCE)
             for chunk in self._ready():
                 yield chunk
 
@@ -184,6 +198,9 @@ class Tail:
         flight = self.flight
         if self.result is None and flight.landed is not None and self.passed == len(flight.chunks):
             self.result = flight.result(self.passed > 0, self._ttft)
+        elif self.result is None and self.passed == len(flight.chunks) and flight.held_for() >= PATIENCE:
+            error = StreamLost("the identical stream this one followed is not read on; call again")
+            self.result = Lost(error, emitted=True)
         return self.result is not None
 
     def _ready(self) -> Iterator[Any]:

@@ -58,12 +58,13 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Land:
-    """``gone``: the leader was cancelled, so a follower should take over."""
+    """``gone``: the leader was cancelled, so a follower should take over. ``why`` the answer cannot be stored."""
 
     key: str
     entry: Entry | None
     error: BaseException | None
     gone: bool = False
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,8 @@ class Left:
 class Returned:
     """The function's value (for a stream the list of its chunks), and what it spent.
 
-    ``own`` are this call's attempts, ``nested`` the money of wrapped calls inside it.
+    ``own`` are this call's attempts, ``nested`` the money of wrapped calls inside it, ``cut`` the finish of a
+    model's answer inside that was not whole.
     """
 
     value: Any
@@ -128,6 +130,7 @@ class Returned:
     nested: Cost
     latency: float
     ttft: float | None = None
+    cut: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +233,9 @@ def _look(
     entry: Entry | None = yield Lookup(key)
     if entry is None or entry.stream != request.stream or not entry.fresh(request.wall, request.epoch):
         return None
+    ttl = None if request.exact is None else request.exact.ttl
+    if ttl is not None and request.wall >= entry.at + ttl:
+        return None  # made under a longer ttl than now holds
     try:
         value = entry.value()
     except codec.Unreadable:
@@ -271,7 +277,7 @@ def _run(request: Request, exact: Exact | None, key: str | None, clock: Callable
     result = yield Call()
     own: tuple[Attempt, ...] = result.own
     spent = _total(own, result.nested)
-    entry, value = None, None
+    entry, value, why = None, None, None
     error: BaseException | None = None
     if not isinstance(result, Returned):
         error = result.error
@@ -280,13 +286,15 @@ def _run(request: Request, exact: Exact | None, key: str | None, clock: Callable
         if exact is not None and key is not None:
             try:
                 entry, admitted = _entry(request, exact, result, spent)
+            except codec.NotStorable as exc:
+                why, admitted = str(exc), False
             except Exception as exc:  # noqa: BLE001 - the user's admit: recorded, then raised
                 error, value, admitted = exc, None, False
             if entry is not None and admitted:
                 yield Keep(key, entry)
     gone = isinstance(result, Abandoned)
     if key is not None:
-        yield Land(key, entry, None if gone else error, gone)
+        yield Land(key, entry, None if gone else error, gone, why)
     latency = clock() - request.started
     paid = _total(own, Cost())
     query = _row(
@@ -308,19 +316,17 @@ def _pass_on(request: Request, whole: Whole, clock: Callable[[], float]) -> Flow
 def _fail(request: Request, error: BaseException, clock: Callable[[], float], left: bool = False) -> Flow:
     latency = clock() - request.started
     name = type(error).__name__
-    yield Write(_row(request, None, latency=latency, counterfactual=0, complete=not left, error=name), (), False)
+    yield Write(
+        _row(request, None, latency=latency, counterfactual=0, complete=not left, error=name), (), False
+    )
     return Done(None, Cost(), latency, None, error)
 
 
-def _entry(request: Request, exact: Exact, result: Returned, spent: Cost) -> tuple[Entry | None, bool]:
-    finish = next((a.finish for a in reversed(result.own) if a.finish is not None), None)
+def _entry(request: Request, exact: Exact, result: Returned, spent: Cost) -> tuple[Entry, bool]:
+    finish = result.cut or next((a.finish for a in reversed(result.own) if a.finish is not None), None)
     admitted = exact.admits(result.value, finish)
-    try:
-        payload = codec.encode(result.value)
-    except codec.NotStorable:
-        return None, False
     return Entry(
-        payload=payload,
+        payload=codec.encode(result.value),
         at=request.wall,
         expires=None if exact.ttl is None else request.wall + exact.ttl,
         cost=None if spent.unknown else spent.counterfactual,

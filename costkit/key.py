@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping
 from json.encoder import encode_basestring as quote
 from typing import Any
 
-from .call import class_name
+from .call import class_name, more_state
 from .errors import UnkeyableArgument
 
 __all__ = ["canonical", "digest", "encode_value"]
@@ -180,19 +180,25 @@ def _encode_other(value: Any, depth: int) -> str:
         return f'["e",{quote(class_name(cls))},{quote(value.name or str(value.value))}]'
     if isinstance(value, type):
         return _encode_class(value)
-    if dataclasses.is_dataclass(value):
-        return _fields("D", value, {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}, depth)
+    if dataclasses.is_dataclass(value) and not isinstance(value, _BASES):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return _fields("D", value, {**fields, **more_state(value)}, depth)
     if hasattr(cls, "__pydantic_fields__"):
         extra = getattr(value, "__pydantic_extra__", None) or {}
-        return _fields("P", value, {**value.__dict__, **extra}, depth)
+        private = getattr(value, "__pydantic_private__", None) or {}
+        own = {**value.__dict__, **extra}
+        return _fields("P", value, {**own, ("private",): private} if private else own, depth)
     if cls.__module__.partition(".")[0] == "numpy" and hasattr(value, "tobytes"):
         return _encode_numpy(value)
-    for base in (str, int, float, bytes, list, tuple, dict):
+    for base in _BASES:
         if isinstance(value, base):
             more = getattr(value, "__dict__", None)
             carried = f",{_dict(more, depth)}" if more else ""
             return f'["u",{quote(class_name(cls))},{_EXACT[base](_plain(base, value), depth)}{carried}]'
     raise _Unkeyable(f"type {class_name(cls).replace(':', '.')} has no canonical form")
+
+
+_BASES = (str, int, float, bytes, list, tuple, dict)
 
 
 def _plain(base: type, value: Any) -> Any:
@@ -225,7 +231,7 @@ def _encode_numpy(value: Any) -> str:
     return f'["N",{quote(kind)},{quote(str(value.dtype.descr))},{quote(str(value.shape))},"{data}"]'
 
 
-def _fields(tag: str, value: Any, fields: Mapping[str, Any], depth: int) -> str:
+def _fields(tag: str, value: Any, fields: Mapping[Any, Any], depth: int) -> str:
     try:
         return f'["{tag}",{quote(class_name(type(value)))},{_dict(fields, depth)}]'
     except _Unkeyable as exc:

@@ -114,7 +114,7 @@ class Kit:
             name: what the ledger and the keys call the function; default ``module.qualname``.
             version: change it when the function's answers should no longer be reused. Default: a digest of
                 the function's own source, so that editing it (a prompt in it, say) starts afresh. What it
-                *calls* is not part of that.
+                *calls*, and the globals and closed-over values it reads, are not part of that.
             ignore: arguments that do not change the answer (a client, a logger).
             key: what identifies the call instead of its arguments: a callable of the same arguments, or for
                 single arguments ``{"client": lambda client: client.base_url}``.
@@ -129,7 +129,7 @@ class Kit:
         if isinstance(scope, _Unsaid):
             raise ScopeError(
                 'kit.call(): say who may share answers: scope="tenant" (an argument of the function), or '
-                'scope=None '
+                "scope=None "
                 "if everybody may"
             )
         if scope is not None and not scope:
@@ -139,7 +139,7 @@ class Kit:
         kinds = [s.kind for s in savings if isinstance(s, Exact)]
         if len(kinds) != len(savings) or len(set(kinds)) != len(kinds):
             raise ConfigError("kit.call(*savings): give each saving once, e.g. costkit.exact(ttl='1d')")
-        names = (scope,) if isinstance(scope, str) else None if scope is None else tuple(scope)
+        names = (scope,) if isinstance(scope, str) else scope if scope is None else _names(scope)
 
         def plan(fn: Callable[..., Any]) -> Plan:
             made = make_plan(
@@ -252,9 +252,8 @@ class Kit:
         )  # fmt: skip
 
     def _finish(self, session: Session, done: Done) -> None:
-        """Pass the money up to the caller's call, and raise what the function raised."""
-        if session.parent is not None:
-            session.parent.nested.append(done.cost)
+        """Report to the caller's call, and raise what the function raised."""
+        session.report(done)
         if done.error is not None:
             raise done.error
 
@@ -292,6 +291,12 @@ class Kit:
         warnings.warn(f"costkit: {message}", RuntimeWarning, stacklevel=2)
 
 
+def _names(scope: Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(scope, (list, tuple)) or not all(isinstance(name, str) for name in scope):
+        raise ScopeError(f"kit.call(scope=...): {scope!r:.80} names no argument; say scope=\"tenant\", or a list")
+    return tuple(scope)
+
+
 def _differ(plan: Plan, other: Plan) -> bool:
     return other.version == plan.version and other.source != plan.source
 
@@ -305,6 +310,8 @@ def _secret(secret: str | bytes | None) -> bytes | None:
     if value is None or value == "":
         return None
     raw = value.encode() if isinstance(value, str) else value
+    if not isinstance(raw, bytes):
+        raise ConfigError(f"Kit(secret=...): text or bytes, not {type(raw).__name__}")
     if len(raw) < 16:
         raise ConfigError("Kit(secret=...): at least 16 bytes, for example what secrets.token_hex() returns")
     return raw
@@ -312,12 +319,18 @@ def _secret(secret: str | bytes | None) -> bytes | None:
 
 def _texts(arguments: Mapping[str, Any]) -> Callable[[Any], tuple[str | None, str | None]]:
     def text(value: Any) -> tuple[str | None, str | None]:
-        asked = json.dumps(dict(arguments), default=str, ensure_ascii=True)
-        return asked, None if value is None else value if isinstance(value, str) else json.dumps(
-            value, default=str
-        )
+        return _as_text(dict(arguments)), None if value is None else _as_text(value)
 
     return text
+
+
+def _as_text(value: Any) -> str:
+    """For a person to read. The call is made and paid for: whatever has no text must not cost the answer."""
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        return text.encode("utf-8", "replace").decode()
+    except Exception:  # noqa: BLE001 - a user's own __str__, a key that JSON lacks, a value that holds itself
+        return f"<{type(value).__name__}>"
 
 
 _open_kits: weakref.WeakSet[Kit] = weakref.WeakSet()

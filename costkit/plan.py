@@ -78,7 +78,8 @@ class Plan:
             keyed = {
                 name: by_name[name](value) if name in by_name else value
                 for name, value in arguments.items()
-                if name not in self.left_out
+                # A scope that the call leaves to kit.scope(...) is None to the function: another call.
+                if name not in self.left_out or (value is None and name in (self.scope or ()))
             }
         else:
             keyed = arguments
@@ -131,6 +132,8 @@ def make_plan(
     parameters = signature.parameters
     kinds = {p.kind for p in parameters.values()}
     open_ended = inspect.Parameter.VAR_KEYWORD in kinds
+    if key is not None and not callable(key) and not isinstance(key, Mapping):
+        raise ConfigError(f"kit.call(key=...): a function, or {{argument: function}}, not {type(key).__name__}")
     by_name = list(key) if isinstance(key, Mapping) else []
     for setting, names in (("ignore", ignore), ("key", by_name)):
         for wrong in names:
@@ -140,6 +143,13 @@ def make_plan(
                     f"kit.call({setting}=...): {fn.__qualname__} has no argument {wrong!r}"
                     + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(parameters)}")
                 )
+    if key is not None and not callable(key) and not all(callable(of) for of in dict(key).values()):
+        raise ConfigError("kit.call(key=...): for each argument give a function, {'client': lambda c: c.base_url}")
+    if model not in (None, "model") and model not in parameters and not open_ended:
+        raise ConfigError(
+            f"kit.call(model={model!r}): {fn.__qualname__} has no argument of that name, so no price could be "
+            "checked before a call; name the argument that holds the model, or say model=None"
+        )
     variadic = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} & kinds
     simple = not variadic and inspect.Parameter.POSITIONAL_ONLY not in kinds
     source = _source(fn)

@@ -17,9 +17,9 @@ from . import tokens
 from .call import Attempt, Cost, Usage
 from .errors import UnknownPrice, UsageError
 from .flight import Flight
-from .flow import Abandoned, Raised, Request, Returned
+from .flow import Abandoned, Done, Raised, Request, Returned
 from .prices import Prices
-from .usage import Seen, read_response, read_stream
+from .usage import COMPLETE, Seen, read_response, read_stream
 
 __all__ = ["Session", "current", "in_reference", "record", "reference"]
 
@@ -47,7 +47,12 @@ class Session:
         self.attempts: list[Attempt] = []
         self.nested: list[Cost] = []
         self.free = False
-        self._recorded: set[int] = set()
+        self.ended = False
+        self._ends: dict[str, str | None] = {}  # how nested calls ended, by function: a retry makes up for it
+        self._recorded = False
+        self._by_hand = False
+        # Objects whose spending is counted already; held, so that no other object gets their id.
+        self._known: dict[int, Any] = {}
         self._called = request.started
 
     def inside(self, key: str) -> bool:
@@ -72,12 +77,13 @@ class Session:
         finally:
             current.reset(token)
 
-    def returned(self, value: Any, ttft: float | None = None) -> Returned:
-        """The function returned ``value``; for a stream the list of its chunks."""
-        self._observe(value)
+    def returned(self, value: Any, ttft: float | None = None, chunks: list[Any] | None = None) -> Returned:
+        """The function returned ``value``; for a stream copies of its ``chunks``."""
+        self._observe(value if chunks is None else chunks)
         if not (self.attempts or self.nested or self.free):
             self._add(Seen(self.model, self.provider, None, None, None), "reference")
-        return Returned(value, tuple(self.attempts), self._nested(), self._latency(), ttft)
+        self.ended = True
+        return Returned(value, tuple(self.attempts), self._nested(), self._latency(), ttft, self._cut())
 
     def raised(self, error: Exception, chunks: list[Any] | None = None, ttft: float | None = None) -> Raised:
         """The function raised its own exception, perhaps after some chunks."""
@@ -86,6 +92,7 @@ class Session:
         if not (self.attempts or self.nested or self.free):
             seen = Seen(self.model, self.provider, None, None, None)
             self._add(seen, "reference", error=type(error).__name__)
+        self.ended = True
         return Raised(error, tuple(self.attempts), self._nested(), self._latency(), ttft)
 
     def abandoned(
@@ -96,15 +103,46 @@ class Session:
         if not (self.attempts or self.nested or self.free):
             seen = Seen(self.model, self.provider, None, None, None)
             self._add(seen, "reference", error=type(error).__name__)
+        self.ended = True
         return Abandoned(error, tuple(self.attempts), self._nested(), self._latency(), ttft)
 
     def note(self, response: Any, seen: Seen) -> None:
         """An attempt the function told us of."""
-        self._recorded.add(id(response))
+        if self.ended:
+            self.warn(f"{self.request.name}: costkit.record() came after the call had ended; it is not counted")
+            return
+        self._recorded = True
+        self._by_hand = self._by_hand or response is None
+        self._known[id(response)] = response
         self._add(seen, "reference")
 
+    def give(self, thing: Any) -> None:
+        """The caller's call gets ``thing`` from this one, which has counted it: not to be counted there too."""
+        if self.parent is not None and not isinstance(thing, (str, bytes, type(None))):
+            self.parent._known[id(thing)] = thing
+
+    def report(self, done: Done) -> None:
+        """Tell the caller's call, if there is one, what this one cost, returned, and whether it was whole."""
+        if self.parent is None:
+            return
+        self.parent.nested.append(done.cost)
+        if not self.request.stream:
+            self.give(done.value)
+        failed = isinstance(done.error, Exception)
+        self.parent._ends[self.request.name] = "error" if failed else self._cut()
+
+    def _cut(self) -> str | None:
+        """The finish of this call's last attempt or of a nested call, where it gave no whole answer."""
+        own = next((a.finish for a in reversed(self.attempts) if a.finish is not None), None)
+        ends = (end for end in (own, *self._ends.values()) if end is not None)
+        return next((end for end in ends if end.lower() not in COMPLETE), None)
+
     def _observe(self, value: Any, partial: bool = False) -> None:
-        if id(value) in self._recorded or (self.request.stream and self._recorded):
+        if self.request.stream:
+            if self._recorded:
+                return
+            value = [chunk for chunk in value if id(chunk) not in self._known]
+        elif self._by_hand or id(value) in self._known:
             return
         try:
             if self.request.stream:
@@ -117,7 +155,7 @@ class Session:
                 seen = read_response(value, provider=self.provider)
         except UsageError as exc:
             self.warn(f"{self.request.name}: {exc}; the answer is kept, its cost is unknown")
-            return
+            seen = Seen(self.model, self.provider, None, None, None)
         if seen is not None:
             self._add(seen, "reference")
 
@@ -158,7 +196,7 @@ class Session:
             return None
         try:
             return tokens.estimate(model, prompt, seen.text or "")
-        except (TypeError, ValueError, AttributeError, OSError):
+        except Exception:  # noqa: BLE001 - the answer is paid for: a count that fails is a missing one
             return None
 
     def _nested(self) -> Cost:
@@ -214,8 +252,9 @@ def record(
     Call it once per attempt, retries included. Give the provider's ``response`` (an SDK object or its dict,
     or the list of a stream's chunks), or a ``usage``, or ``prompt`` and ``completion`` text to be counted
     (estimated). ``free=True`` says that this call spent nothing (a rule answered, say); a call that tells
-    nothing is one of unknown cost. Usage numbers that contradict each other are recorded as missing, with a
-    warning: the answer is paid for. Outside a wrapped call it does nothing.
+    nothing is one of unknown cost. After a ``usage`` or texts the returned value is not read as well. Usage
+    numbers that contradict each other are recorded as missing, with a warning: the answer is paid for. Outside
+    a wrapped call it does nothing; after its end it warns.
 
     Raises:
         TypeError: nothing to record, or a response that is no provider's.

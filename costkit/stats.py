@@ -71,7 +71,9 @@ def quantile_interval(values: ArrayLike, q: float, confidence: float = 0.95) -> 
 def _binomial(n: int, p: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     k = np.arange(n + 1)
     log_choose = math.lgamma(n + 1) - np.array([math.lgamma(i + 1) + math.lgamma(n - i + 1) for i in k])
-    logs: np.ndarray[tuple[int], np.dtype[np.float64]] = log_choose + k * math.log(p) + (n - k) * math.log1p(-p)
+    logs: np.ndarray[tuple[int], np.dtype[np.float64]] = (
+        log_choose + k * math.log(p) + (n - k) * math.log1p(-p)
+    )
     return np.exp(logs)
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import diskcache
 
 from . import codec
+from .errors import FolderError
 from .folder import private_file
 
 __all__ = ["Entry", "Epochs", "Front", "SealedDisk", "Store"]
@@ -175,23 +176,19 @@ class Epochs:
         self._seen: tuple[int, int, int] | None = None
         self._identity = ""
         self._counts: dict[str, int] = {}
+        self._mutex = threading.Lock()
+        self._adrift = False
         self.changes = 0
+        self.refresh()
 
     def refresh(self) -> None:
         """Reread the file if it was replaced, make it if it is missing or damaged."""
-        try:
-            info = os.stat(self._path)
-            seen = (info.st_ino, info.st_mtime_ns, info.st_size)
-            if seen == self._seen:
-                return
-            read = json.loads(self._path.read_bytes())
-            self._identity = str(read["identity"])
-            self._counts = {str(k): int(v) for k, v in read["counts"].items()}
-            self._seen = seen
-            self.changes += 1
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            self._seen = None
-            self._renew()
+        seen = self._stamp()
+        if seen is not None and seen == self._seen:
+            return
+        with self._mutex:
+            if not self._read():
+                self._renew()
 
     def state(self, names: tuple[str, ...]) -> str:
         """The counters of these names, and whose they are, as one text."""
@@ -200,19 +197,54 @@ class Epochs:
 
     def bump(self, name: str) -> int:
         """Count ``name`` up by one; safe between processes."""
-        with self._locked():
-            self.refresh()
+        self.refresh()
+        with self._mutex, self._locked():
+            self._read()
             count = self._counts.get(name, 0) + 1
             self._write({**self._counts, name: count})
-        self.refresh()
+            self._read()
         return count
 
+    def after_fork(self) -> None:
+        """Another thread of the parent may have held the lock."""
+        self._mutex = threading.Lock()
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            info = os.stat(self._path)
+        except OSError:
+            return None
+        return info.st_ino, info.st_mtime_ns, info.st_size
+
+    def _read(self) -> bool:
+        """Take over what the file says, if it says anything."""
+        seen = self._stamp()
+        try:
+            read = json.loads(self._path.read_bytes())
+            identity, counts = str(read["identity"]), {str(k): int(v) for k, v in read["counts"].items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            self._seen = None
+            return False
+        if (seen, identity, counts) != (self._seen, self._identity, self._counts):
+            self._seen, self._identity, self._counts = seen, identity, counts
+            self.changes += 1
+        return True
+
     def _renew(self) -> None:
-        """Nothing is served from before: the identity is new, for this process even if it cannot be written."""
-        self._identity, self._counts = os.urandom(8).hex(), {}
+        """Start anew under a new identity; one that cannot be written holds for this process."""
+        try:
+            with self._locked():
+                if self._read():
+                    return
+                self._identity, self._counts = os.urandom(8).hex(), {}
+                self._write({})
+                self._read()
+                self._adrift = False
+        except (OSError, FolderError):
+            if self._adrift:
+                return
+            self._adrift, self._identity, self._counts = True, os.urandom(8).hex(), {}
         self.changes += 1
-        with contextlib.suppress(OSError):
-            self._write({})
 
     def _write(self, counts: dict[str, int]) -> None:
         fresh = private_file(self._path.with_suffix(f".{os.getpid()}.{threading.get_ident()}"))
@@ -299,7 +331,7 @@ class Store:
         expire = None if entry.expires is None else max(0.0, entry.expires - entry.at)
         try:
             sealed = self._seal(scope, key, entry.to_bytes())
-            return bool(self._cache.set(key, sealed, expire=expire, tag=scope, retry=True))
+            return bool(self._cache.set(key, sealed, expire=expire, tag=scope, retry=False))
         except Exception:  # noqa: BLE001 - a full or failing disk must not cost the caller the answer
             self.troubles["unwritten"] += 1
             return False
@@ -324,6 +356,7 @@ class Store:
         self._inherited = (*self._inherited, getattr(self._cache, "_local", None))
         self._cache._local = threading.local()
         self.front.after_fork()
+        self.epochs.after_fork()
 
     def _mac(self, scope: str, key: str, body: bytes) -> tuple[bytes, bytes]:
         parts = (b"costkit-entry/1", scope.encode(), key.encode())

@@ -123,7 +123,7 @@ def _windows(text: str, size: int) -> Iterator[str]:
         end = start + size
         # Searched from the back in growing steps: a word ends within a few characters in real text.
         for reach in (64, 2_048, size - 1):
-            cuts = [cut.start() for cut in _SPLIT.finditer(text, end - reach, end)]
+            cuts = [cut.start() for cut in _SPLIT.finditer(text, max(start + 1, end - reach), end)]
             if cuts:
                 end = cuts[-1]
                 break

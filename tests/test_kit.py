@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import importlib.util
 import os
 import random
@@ -143,11 +144,11 @@ def test_scope_from_argument_and_from_context(kit: Kit) -> None:
 
     assert ask("q", tenant="acme") == "for call 1"
     with kit.scope(tenant="acme"):
-        assert ask("q") == "for call 1"
+        assert ask("q") == "for call 2"  # the same scope, but the function sees tenant=None
         with kit.scope(tenant="globex"):
-            assert ask("q") == "for call 2"
+            assert ask("q") == "for call 3"
             assert ask("q", "acme") == "for call 1"
-        assert ask("q") == "for call 1"
+        assert ask("q") == "for call 2"
     assert [r["scope"] for r in rows(kit)[:2]] == ['{"tenant": "acme"}'] * 2
 
 
@@ -890,3 +891,214 @@ def test_async_iterators_are_told_from_functions(kit: Kit) -> None:
     decorate = kit.call(scope=None)
     kinds = [type(x) for x in (decorate(a), decorate(b), decorate(c), decorate(d))]
     assert kinds == [SyncCall, AsyncCall, StreamCall, AsyncStreamCall]
+
+
+RESPONSE: dict[str, Any] = {
+    "object": "chat.completion",
+    "model": "m",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}],
+    "usage": {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500},
+}
+
+
+def test_a_response_handed_on_is_billed_once(kit: Kit) -> None:
+    """An outer call that returns, or streams on, what an inner one gave it adds nothing to the bill, hit or not."""
+
+    @kit.call(exact(), scope=None, name="inner")
+    def inner(q: str) -> dict[str, Any]:
+        return {**RESPONSE}
+
+    @kit.call(scope=None, name="outer")
+    def outer(q: str) -> dict[str, Any]:
+        return inner(q)
+
+    @kit.call(exact(), scope=None, name="inner chunks")
+    def chunks(q: str) -> Iterator[dict[str, Any]]:
+        yield {
+            "object": "chat.completion.chunk", "model": "m", "usage": RESPONSE["usage"],
+            "choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop"}],
+        }  # fmt: skip
+
+    @kit.call(scope=None, name="outer chunks")
+    def on(q: str) -> Iterator[dict[str, Any]]:
+        yield from chunks(q)
+
+    for paid in (COST, 0):
+        assert outer.outcome("q").cost == costkit.Cost(provider=paid, counterfactual=COST)
+        stream = on.outcome("q")
+        assert len(list(stream)) == 1 and stream.outcome is not None
+        assert stream.outcome.cost == costkit.Cost(provider=paid, counterfactual=COST)
+
+
+def test_a_usage_told_by_hand_is_not_read_again(kit: Kit) -> None:
+    """record(usage=...) stands for the response the function returns; a response recorded and freed for none."""
+
+    @kit.call(scope=None)
+    def told(q: str) -> dict[str, Any]:
+        spend()
+        return {**RESPONSE}
+
+    @kit.call(scope=None)
+    def retried(q: str) -> dict[str, Any]:
+        failed = {**RESPONSE}
+        costkit.record(failed)
+        del failed  # the next dict is likely to get its id
+        return {**RESPONSE}
+
+    assert told.outcome("q").cost.provider == COST
+    assert [retried.outcome(str(i)).cost.provider for i in range(5)] == [2 * COST] * 5
+
+
+def test_what_is_recorded_too_late_is_said(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """record() of a thread that outlives its call warns that the money is not counted."""
+    go, done = threading.Event(), threading.Event()
+    warned: list[str] = []
+
+    @kit.call(scope=None)
+    def ask(q: str) -> str:
+        def later() -> None:
+            go.wait(20)
+            spend()
+            done.set()
+
+        threading.Thread(target=contextvars.copy_context().run, args=(later,)).start()
+        spend()
+        return q
+
+    monkeypatch.setattr(kit, "_warn", warned.append)
+    assert ask.outcome("q").cost.provider == COST
+    go.set()
+    assert done.wait(20) and "after the call had ended" in warned[0]
+
+
+def test_an_answer_made_of_a_cut_one_is_not_stored(kit: Kit) -> None:
+    """A nested call that was cut off, or failed, keeps the outer answer out of the store; a good retry lets it in."""
+    ends = ["length", "stop", "length", "stop"]
+
+    @kit.call(scope=None, name="complete")
+    def complete(q: str) -> dict[str, Any]:
+        if q == "broken":
+            raise ValueError(q)
+        return {**RESPONSE, "choices": [{**RESPONSE["choices"][0], "finish_reason": ends.pop(0)}]}
+
+    @kit.call(exact(), scope=None, name="ask")
+    def ask(q: str, tries: int = 1) -> str:
+        try:
+            for _ in range(tries):
+                complete(q)
+        except ValueError:
+            return "sorry"
+        return "text"
+
+    assert [ask.outcome("q").saving for _ in range(3)] == [None, None, "exact"]
+    assert [ask.outcome("retry", tries=2).saving for _ in range(2)] == [None, "exact"]
+    assert [ask.outcome("broken").saving for _ in range(2)] == [None, None]
+
+
+def test_a_reader_that_changes_chunks_changes_its_own(kit: Kit) -> None:
+    """What a stream's reader does to a chunk is neither stored nor seen by a follower."""
+
+    @kit.call(exact(), scope=None)
+    def ask(q: str) -> Iterator[dict[str, int]]:
+        for i in range(3):
+            yield {"n": i}
+
+    for chunk in ask("q"):
+        chunk["n"] = 99
+    assert list(ask("q")) == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
+def test_an_unsaid_scope_argument_is_another_call(kit: Kit) -> None:
+    """A scope that comes from kit.scope() is None to the function: not the call that passes it."""
+
+    @kit.call(exact(), scope="tenant")
+    def ask(q: str, *, tenant: str | None = None) -> str:
+        return f"for {tenant}"
+
+    with kit.scope(tenant="acme"):
+        assert ask("q") == "for None" and ask.outcome("q").saving == "exact"
+    assert ask("q", tenant="acme") == "for acme"
+
+
+def test_a_shorter_ttl_holds_for_answers_made_under_a_longer_one(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ttl is what the running program says, not what the one that stored the answer said."""
+    wrapped = [kit.call(exact(ttl=ttl), scope=None, name="ask", version="1")(answer) for ttl in ("1d", "1h")]
+    now = time.time()
+    wrapped[0]("q")
+    monkeypatch.setattr(time, "time", lambda: now + 7200)
+    assert [w.outcome("q").saving for w in wrapped] == ["exact", None]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (lambda kit: kit.call(exact(), scope=5), r"scope=.*5"),
+        (lambda kit: kit.call(exact(), scope=None, model="modle")(answer), "model='modle'"),
+        (lambda kit: kit.call(exact(), scope=None, key="q")(answer), r"key=.*not str"),
+        (lambda kit: kit.call(exact(), scope=None, key={"q": "q"})(answer), r"key=.*give a function"),
+        (lambda kit: exact(ttl=[1]), "ttl"),  # type: ignore[arg-type]  # pyright: ignore
+        (lambda kit: exact(epoch=5), "epoch"),  # type: ignore[arg-type]  # pyright: ignore
+        (lambda kit: exact(admit=True), "admit"),  # type: ignore[arg-type]  # pyright: ignore
+        (lambda kit: Kit(kit.folder, secret=5), "secret"),  # type: ignore[arg-type]  # pyright: ignore
+    ],
+)
+def test_settings_of_the_wrong_kind(kit: Kit, wrong: Callable[[Kit], Any], match: str) -> None:
+    """A setting of the wrong kind is a ConfigError that names it, not a TypeError from inside."""
+    with pytest.raises(ConfigError, match=match):
+        wrong(kit)
+
+
+@dataclass
+class Marked:
+    """A dataclass that carries more than its fields."""
+
+    text: str
+
+    def __post_init__(self) -> None:
+        self.marks = [self.text]
+
+
+@dataclass
+class Lines(list[str]):
+    """A dataclass that is a list, too."""
+
+    kind: str
+
+
+@pytest.mark.filterwarnings("ignore:costkit")
+def test_state_beyond_the_fields_is_part_of_the_key(kit: Kit) -> None:
+    """Two dataclass arguments that differ outside their fields are two calls; such a value is not stored."""
+
+    @kit.call(exact(), scope=None)
+    def ask(q: Any) -> str:
+        return repr(getattr(q, "marks", list(q) if isinstance(q, list) else None))
+
+    one, two = Marked("x"), Marked("x")
+    two.marks.append("y")
+    a, b = Lines("k"), Lines("k")
+    b.append("line")
+    assert [ask(q) for q in (one, two, a, b)] == ["['x']", "['x', 'y']", "[]", "['line']"]
+    give = kit.call(exact(), scope=None, name="give")(lambda: two)
+    assert give().marks == give().marks == ["x", "y"] and give.outcome().saving is None
+
+
+def test_an_answer_that_cannot_be_stored_is_said(kit: Kit) -> None:
+    """A value that would not come back as what it is passes through, with one warning that says why."""
+    ask = kit.call(exact(), scope=None, name="ask")(lambda q: iter([q]))
+    with pytest.warns(RuntimeWarning, match="ask: its answers cannot be stored .*list_iterator"):
+        assert list(ask("q")) == ["q"]
+    assert list(ask("q")) == ["q"]
+
+
+@pytest.mark.parametrize("value", [{(1, 2): "tuple key"}, "lone \udc80"])
+def test_text_that_cannot_be_kept_costs_no_answer(tmp_path: Path, value: Any) -> None:
+    """With store_text, a value without a JSON form still reaches the caller, and its row the ledger."""
+    with Kit(tmp_path / "kit", prices=RATES, store_text=True) as kit:
+
+        @kit.call(exact(), scope=None)
+        def ask(q: Any) -> Any:
+            spend()
+            return q
+
+        assert ask(value) == value
+        assert [r["provider_cost"] for r in rows(kit)] == [COST]

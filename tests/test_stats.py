@@ -28,7 +28,7 @@ def test_wilson_refuses_impossible_counts() -> None:
 
 @pytest.mark.parametrize(("q", "n"), [(0.5, 40), (0.95, 100), (0.95, 1000)])
 def test_quantile_interval_covers_the_true_quantile(q: float, n: int) -> None:
-    """Over 3,000 seeded repeats of exponential values the interval holds the true quantile at least 94 % of the time."""
+    """Over 3,000 seeded repeats of exponential values the interval holds the quantile at least 94 % of the time."""
     rng = np.random.default_rng(2)
     truth = -np.log(1 - q)
     held = 0

@@ -330,7 +330,9 @@ def test_lost_epochs_bring_nothing_back(tmp_path: Path, harm: str) -> None:
     if harm == "delete":
         path.unlink()
     else:
-        path.write_text({"text": "{", "number": '{"identity": "x", "counts": {"kb": "?"}}', "list": "[]"}[harm])
+        path.write_text(
+            {"text": "{", "number": '{"identity": "x", "counts": {"kb": "?"}}', "list": "[]"}[harm]
+        )
     for fresh in (epochs, Epochs(tmp_path)):
         fresh.refresh()
         assert fresh.state(("kb",)) not in seen

@@ -6,6 +6,7 @@ asked (default: `make serve` on this machine), `COSTKIT_MODEL` the model. Its le
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -21,13 +22,22 @@ LOCAL = "http://127.0.0.1:8000/v1"
 kit = costkit.Kit(os.environ.get("COSTKIT_FOLDER", "./.costkit"), prices=machine_prices())
 _hosted = bool(os.environ.get("OPENAI_API_KEY"))
 _model = os.environ.get("COSTKIT_MODEL") or DEFAULT_MODEL
-_complete = kit.call(scope=None, name="complete")(
-    connect(os.environ.get("OPENAI_BASE_URL") or (None if _hosted else LOCAL))
-)
-_assistant = Assistant(os.environ.get("COSTKIT_DOCS", DOCS), _complete, model=_model)
+_url = os.environ.get("OPENAI_BASE_URL") or (None if _hosted else LOCAL)
+_docs = Path(os.environ.get("COSTKIT_DOCS", DOCS))
+_complete = kit.call(scope=None, name="complete")(connect(_url))
+_assistant = Assistant(_docs, _complete, model=_model)
 
 
-@kit.call(costkit.exact(ttl="1d", epoch="docs"), scope="tenant")
+def _version() -> str:
+    """A digest of all that an answer depends on but its question: model, server, articles and this assistant."""
+    files = [*(p for p in _docs.rglob("*") if p.is_file()), *Path(__file__).parent.glob("*.py")]
+    told = hashlib.sha256(f"{_model}\n{_url}\n".encode())
+    for file in sorted(files):
+        told.update(f"{file.name}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return told.hexdigest()[:12]
+
+
+@kit.call(costkit.exact(ttl="1d"), scope="tenant", version=_version())
 def ask(question: str, *, tenant: str = "default") -> Answer:
     """One answer of the assistant; identical questions of one tenant are answered from the cache."""
     answer = _assistant.ask(question, tenant=tenant)

@@ -8,8 +8,9 @@ import json
 import os
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,20 +36,48 @@ class DemoError(Exception):
     """One line that says what is wrong and what to do."""
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Who is asked, at what price, how fast; ``together``: both arms at once, each on a server of its own."""
+
+    urls: tuple[str, str]
+    model: str
+    prices: costkit.Prices
+    speed: float
+    together: bool
+
+
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m serving.demo", description=__doc__)
     parser.add_argument("--docs", type=Path, default=ASSISTANT / "docs", help="folder of articles")
-    parser.add_argument("--questions", type=Path, default=ASSISTANT / "questions", help="folder or file of questions")
+    parser.add_argument(
+        "--questions", type=Path, default=ASSISTANT / "questions", help="folder or file of questions"
+    )
     parser.add_argument("--gold", type=Path, help="folder or file of gold tests")
     parser.add_argument("--recording", type=Path, default=servers.RECORDING)
-    parser.add_argument("--live", action="store_true", help="ask a real model: vLLM here, or a provider (OPENAI_API_KEY)")
+    parser.add_argument(
+        "--live", action="store_true", help="ask a real model: vLLM here, or a provider (OPENAI_API_KEY)"
+    )
     parser.add_argument("--count", type=int, help="questions in the stream (600; live 60)")
-    parser.add_argument("--rate", type=float, help="questions a second between bursts (what keeps the machine 55 %% busy; live 0.5)")
-    parser.add_argument("--zipf", type=float, default=USUAL.zipf_intents, help="exponent of what is asked (0.7)")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        help="questions a second between bursts (what keeps the machine 55 %% busy; live 0.5)",
+    )
+    parser.add_argument(
+        "--zipf", type=float, default=USUAL.zipf_intents, help="exponent of what is asked (0.7)"
+    )
     parser.add_argument("--seed", type=int, default=USUAL.seed)
-    parser.add_argument("--speed", type=float, default=4.0, help="replay so many times faster than recorded (4)")
-    parser.add_argument("--usd-per-hour", type=float, default=servers.USD_PER_HOUR, help="price of the machine that serves (0.10)")
+    parser.add_argument(
+        "--speed", type=float, default=4.0, help="replay so many times faster than recorded (4)"
+    )
+    parser.add_argument(
+        "--usd-per-hour",
+        type=float,
+        default=servers.USD_PER_HOUR,
+        help="price of the machine that serves (0.10)",
+    )
     parser.add_argument("--picture", type=Path, default=Path("demo-out/demo.png"))
     parser.add_argument("--json", type=Path, default=Path("demo-out/demo.json"), help="the figures, as JSON")
     return parser.parse_args(arguments)
@@ -79,14 +108,19 @@ def _demo(opts: argparse.Namespace) -> int:
         f"replaying {len(recording.answers)} answers that {recording.model} gave on {meta['engine']} "
         f"({meta['machine']['cores']} cores, {recording.date}), {opts.speed:g} times faster, {servers.SLOTS} slots"
     )
-    with servers.replayed(opts.recording, opts.speed) as one, servers.replayed(opts.recording, opts.speed) as two:
-        results = _both(opts, arrivals, gold, prices, (one, two), recording.model, opts.speed, together=True)
+    with (
+        servers.replayed(opts.recording, opts.speed) as one,
+        servers.replayed(opts.recording, opts.speed) as two,
+    ):
+        setting = Setting((one, two), recording.model, prices, opts.speed, together=True)
+        results = _both(opts, arrivals, gold, setting)
         accuracy = _accuracy(opts, gold, connect(one))
     source = (
         f"{len(arrivals)} questions; answers and service times recorded from {recording.model} on {meta['engine']}, "
         f"{recording.date}; machine at ${opts.usd_per_hour:.2f} an hour. make demo"
     )
-    return _report(opts, arrivals, results, source, [accuracy])
+    magnified = f"time spent in the client and in costkit counts {opts.speed:g}-fold, in both arms"
+    return _report(opts, arrivals, results, source, [accuracy, magnified])
 
 
 def _live(opts: argparse.Namespace, arrivals: Sequence[Arrival], gold: Sequence[GoldTest]) -> int:
@@ -94,20 +128,31 @@ def _live(opts: argparse.Namespace, arrivals: Sequence[Arrival], gold: Sequence[
     with contextlib.ExitStack() as stack:
         if os.environ.get("OPENAI_API_KEY"):
             if not model:
-                raise DemoError("OPENAI_API_KEY is set: say which model to ask, COSTKIT_MODEL=gpt-5-mini make demo LIVE=1")
-            base_url, prices = os.environ.get("OPENAI_BASE_URL", "https://api.openai.com/v1"), costkit.Prices()
+                raise DemoError(
+                    "OPENAI_API_KEY is set: say which model to ask, COSTKIT_MODEL=gpt-5-mini make demo LIVE=1"
+                )
+            base_url, prices = (
+                os.environ.get("OPENAI_BASE_URL", "https://api.openai.com/v1"),
+                costkit.Prices(),
+            )
             prices.check(model)
         else:
             base_url, model = stack.enter_context(servers.live_vllm()), DEFAULT_MODEL
             machine = servers.fit_machine(load_recording(opts.recording))
             prices = costkit.Prices({model: machine.price(opts.usd_per_hour)})
         print(f"asking {model} live, one arm after the other: {len(arrivals)} questions each")
-        results = _both(opts, arrivals, gold, prices, (base_url, base_url), model, 1.0, together=False)
+        results = _both(
+            opts, arrivals, gold, Setting((base_url, base_url), model, prices, 1.0, together=False)
+        )
     return _report(opts, arrivals, results, f"{len(arrivals)} questions, {model} live. make demo LIVE=1", [])
 
 
-def _arrivals(opts: argparse.Namespace, questions: Sequence[Question], count: int, rate: float) -> list[Arrival]:
-    traffic = Traffic(count=opts.count or count, rate=opts.rate or rate, zipf_intents=opts.zipf, seed=opts.seed)
+def _arrivals(
+    opts: argparse.Namespace, questions: Sequence[Question], count: int, rate: float
+) -> list[Arrival]:
+    traffic = Traffic(
+        count=opts.count or count, rate=opts.rate or rate, zipf_intents=opts.zipf, seed=opts.seed
+    )
     return stream(questions, traffic)
 
 
@@ -129,36 +174,25 @@ def _fits(opts: argparse.Namespace, recording: Recording) -> None:
 
 
 def _both(
-    opts: argparse.Namespace,
-    arrivals: Sequence[Arrival],
-    gold: Sequence[GoldTest],
-    prices: costkit.Prices,
-    urls: tuple[str, str],
-    model: str,
-    speed: float,
-    *,
-    together: bool,
+    opts: argparse.Namespace, arrivals: Sequence[Arrival], gold: Sequence[GoldTest], setting: Setting
 ) -> tuple[list[arm.Sample], list[arm.Sample]]:
     known = {(t.question, str(t.args.get("tenant", "default"))): t for t in gold}
-    results: list[list[arm.Sample]] = [[], []]
-    with tempfile.TemporaryDirectory() as folder, costkit.Kit(folder + "/kit", prices=prices) as kit:
+    (one, two), model, prices = setting.urls, setting.model, setting.prices
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        costkit.Kit(folder + "/kit", prices=prices) as kit,
+        ThreadPoolExecutor(2 if setting.together else 1) as pool,
+        _bars(len(arrivals)) as ticks,
+    ):
         asks = (
-            arm.plain(opts.docs, connect(urls[0]), model, prices),
-            arm.with_costkit(opts.docs, connect(urls[1]), model, kit),
+            arm.plain(opts.docs, connect(one), model, prices),
+            arm.with_costkit(opts.docs, connect(two), model, kit),
         )
-        with _bars(len(arrivals)) as ticks:
-
-            def go(i: int) -> None:
-                results[i] = arm.run(asks[i], arrivals, known, speed=speed, tick=ticks[i])
-
-            threads = [threading.Thread(target=go, args=(i,)) for i in (0, 1)]
-            for thread in threads:
-                thread.start()
-                if not together:
-                    thread.join()
-            for thread in threads:
-                thread.join()
-    return results[0], results[1]
+        running = [
+            pool.submit(arm.run, ask, arrivals, known, speed=setting.speed, tick=tick)
+            for ask, tick in zip(asks, ticks, strict=True)
+        ]
+        return running[0].result(), running[1].result()
 
 
 @contextlib.contextmanager
@@ -198,11 +232,15 @@ def _report(
     show.print_table(*arms, saved, [])
     judged = sum(a.right is not None for a in without)
     same = sum(a.right == b.right for a, b in zip(without, with_, strict=True) if a.right is not None)
-    print(f"{repeats(arrivals)} of {len(arrivals)} questions repeat an earlier one word for word (same tenant)")
+    print(
+        f"{repeats(arrivals)} of {len(arrivals)} questions repeat an earlier one word for word (same tenant)"
+    )
     print(f"judged answers that came out alike in both arms: {same} of {judged}")
     for note in notes:
         print(note)
-    print("intervals are 95 % and take queries as independent; in bursts they are not, so read them as too short")
+    print(
+        "intervals are 95 % and take queries as independent; in bursts they are not, so read them as too short"
+    )
     title = "costkit demo: the same help-desk questions, without and with"
     show.draw(opts.picture, without, with_, arms, {"title": title, "source": source})
     opts.json.parent.mkdir(parents=True, exist_ok=True)
@@ -220,7 +258,10 @@ def _report(
     if failed:
         print(f"next: {len(failed)} questions failed, the first with {failed[0]}")
         return 1
-    print("next: put @kit.call(costkit.exact(ttl='1d'), scope=...) around your own function (README), or DOCS=... QUESTIONS=... LIVE=1")
+    print(
+        "next: put @kit.call(costkit.exact(ttl='1d'), scope=...) around your own function (README), "
+        "or run this on your own documents: make demo DOCS=folder QUESTIONS=file LIVE=1"
+    )
     return 0
 
 

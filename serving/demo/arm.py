@@ -1,4 +1,4 @@
-"""One arm of the demo: the same arrivals, open loop, through an assistant, with every answer timed, priced and judged."""
+"""One arm of the demo: the arrivals, open loop, through an assistant; every answer timed, priced and judged."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def plain(docs: Path, complete: Complete, model: str, prices: costkit.Prices) ->
     assistant = Assistant(docs, counted, model=model)
 
     def ask(question: str, tenant: str) -> Asked:
-        spent.set(costs := [])
+        costs: list[int | None] = []
+        spent.set(costs)
         answer = assistant.ask(question, tenant=tenant)
         return Asked(answer, None if None in costs else sum(c for c in costs if c is not None), None)
 

@@ -65,7 +65,17 @@ def machine_prices(usd_per_hour: float = USD_PER_HOUR) -> costkit.Prices:
 @contextlib.contextmanager
 def replayed(folder: Path, speed: float) -> Iterator[str]:
     """A simulated server of its own process that replays the recording; yields its base URL."""
-    command = [sys.executable, "-m", "serving.simulated", "--port", "0", "--slots", str(SLOTS), "--speed", str(speed)]
+    command = [
+        sys.executable,
+        "-m",
+        "serving.simulated",
+        "--port",
+        "0",
+        "--slots",
+        str(SLOTS),
+        "--speed",
+        str(speed),
+    ]
     command += ["--recording", str(folder), "--die-with-parent"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
     try:
@@ -91,4 +101,6 @@ def live_vllm(port: int = 8000) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         if ours:
-            subprocess.run([*engine, "stop", "--port", str(port)], cwd=ROOT, check=False, env=dict(os.environ))
+            subprocess.run(
+                [*engine, "stop", "--port", str(port)], cwd=ROOT, check=False, env=dict(os.environ)
+            )

@@ -35,7 +35,12 @@ def print_table(without: Arm, with_: Arm, saved: Sequence[Saved], notes: Sequenc
         table.add_row(name, _cell(before, form), _cell(after, form), change)
     shares = (f"{100 * (with_.right.value - without.right.value):+.1f} points",)
     table.add_row("gold answers right", _share(without), _share(with_), *shares)
-    table.add_row("model calls", str(without.model_calls), str(with_.model_calls), str(with_.model_calls - without.model_calls))
+    table.add_row(
+        "model calls",
+        str(without.model_calls),
+        str(with_.model_calls),
+        str(with_.model_calls - without.model_calls),
+    )
     table.add_row("failed", str(without.errors), str(with_.errors), "")
     console.print(table)
     for item in saved:
@@ -62,7 +67,11 @@ def _share(arm: Arm) -> str:
 
 
 def draw(
-    path: Path, without: Sequence[Sample], with_: Sequence[Sample], arms: tuple[Arm, Arm], labels: Mapping[str, str]
+    path: Path,
+    without: Sequence[Sample],
+    with_: Sequence[Sample],
+    arms: tuple[Arm, Arm],
+    labels: Mapping[str, str],
 ) -> None:
     """Spend over time, latency distribution and gold score of both arms, as a PNG."""
     import matplotlib
@@ -71,7 +80,9 @@ def draw(
     import matplotlib.pyplot as plt
 
     with plt.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = plt.subplots(1, 3, figsize=(12.5, 4.3), width_ratios=(1.25, 1.25, 0.8), facecolor=PAPER)
+        figure, axes = plt.subplots(
+            1, 3, figsize=(12.5, 4.3), width_ratios=(1.25, 1.25, 0.8), facecolor=PAPER
+        )
         _spend(axes[0], without, with_)
         _latency(axes[1], without, with_, arms)
         _gold(axes[2], arms)
@@ -85,16 +96,20 @@ def draw(
 
 def _spend(axis: Any, without: Sequence[Sample], with_: Sequence[Sample]) -> None:
     lines = []
-    for samples, colour in ((without, GREY), (with_, BLUE)):
+    for samples, colour, name in ((without, GREY, "without costkit"), (with_, BLUE, "with costkit")):
         at = [s.at / 60 for s in samples]
         lines.append(np.cumsum([(s.cost or 0) / 1e6 for s in samples]))
-        axis.plot(at, lines[-1], color=colour, lw=2)
+        axis.plot(at, lines[-1], color=colour, lw=2, label=name)
     at = [s.at / 60 for s in without]
     axis.fill_between(at, lines[1], lines[0], color=BLUE, alpha=0.10, lw=0)
     saved = 1 - lines[1][-1] / lines[0][-1] if lines[0][-1] else 0.0
-    axis.annotate("without costkit", (at[-1], lines[0][-1]), (-30, 0), textcoords="offset points", ha="right", va="bottom", color=GREY)
-    axis.annotate("with costkit", (at[-1], lines[1][-1]), (-6, -8), textcoords="offset points", ha="right", va="top", color=BLUE)
-    axis.set(title=f"Spend: {saved:.0%} saved", xlabel="minutes", ylabel="spent so far (thousandths of a dollar)", ylim=(0, None))
+    axis.legend(frameon=False, loc="upper left")
+    axis.set(
+        title=f"Spend: {saved:.0%} saved",
+        xlabel="minutes",
+        ylabel="spent so far (thousandths of a dollar)",
+        ylim=(0, None),
+    )
 
 
 def _latency(axis: Any, without: Sequence[Sample], with_: Sequence[Sample], arms: tuple[Arm, Arm]) -> None:
@@ -108,7 +123,12 @@ def _latency(axis: Any, without: Sequence[Sample], with_: Sequence[Sample], arms
     axis.set_xscale("log")
     p95 = f"p95: {arms[0].p95.value:.1f} s to {arms[1].p95.value:.1f} s"
     p50 = f"p50: {arms[0].p50.value:.1f} s to {arms[1].p50.value:.2f} s"
-    axis.set(title=f"Latency. {p50}, {p95}", xlabel="seconds a user waits (log)", ylabel="share of queries", ylim=(0, 1.02))
+    axis.set(
+        title=f"Latency. {p50}, {p95}",
+        xlabel="seconds a user waits (log)",
+        ylabel="share of queries",
+        ylim=(0, 1.02),
+    )
     axis.title.set_fontsize(10)
 
 
@@ -119,5 +139,12 @@ def _gold(axis: Any, arms: tuple[Arm, Arm]) -> None:
         axis.bar(x, value, width=0.55, color=colour, alpha=0.85)
         axis.errorbar(x, value, [[value - 100 * low], [100 * high - value]], color=INK, capsize=4, lw=1.2)
         axis.text(x, 100 * high + 1.5, f"{value:.0f} %", ha="center", color=INK)
-        axis.text(x, -0.055, f"{name}\n{arm.judged} questions", ha="center", va="top", transform=axis.get_xaxis_transform())
+        axis.text(
+            x,
+            -0.055,
+            f"{name}\n{arm.judged} questions",
+            ha="center",
+            va="top",
+            transform=axis.get_xaxis_transform(),
+        )
     axis.set(title="Gold answers right", xticks=[], xlim=(-0.6, 1.6), ylim=(0, 108), ylabel="%")

@@ -35,7 +35,12 @@ class Arm:
 
     def as_json(self) -> dict[str, object]:
         """Plain values; the units are in the names."""
-        pairs = {"usd_per_1000_queries": self.cost, "p50_s": self.p50, "p95_s": self.p95, "gold_right": self.right}
+        pairs = {
+            "usd_per_1000_queries": self.cost,
+            "p50_s": self.p50,
+            "p95_s": self.p95,
+            "gold_right": self.right,
+        }
         figures = {name: {"value": f.value, "interval_95": f.interval} for name, f in pairs.items()}
         counts = {"queries": self.queries, "errors": self.errors, "model_calls": self.model_calls}
         return {**counts, "gold_judged": self.judged, **figures}

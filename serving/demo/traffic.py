@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from serving.assistant.documents import Question
 
@@ -54,7 +55,7 @@ def stream(questions: Sequence[Question], traffic: Traffic) -> list[Arrival]:
     for question in questions:
         groups.setdefault((question.tenant, question.intent), []).append(question)
     intents = list(groups.values())
-    rng.shuffle(intents)  # type: ignore[arg-type]
+    rng.shuffle(intents)
     popularity = _zipf(len(intents), traffic.zipf_intents)
     length = traffic.count / traffic.rate
     starts = np.sort(rng.uniform(0.1 * length, 0.9 * length, traffic.bursts))
@@ -78,6 +79,6 @@ def repeats(arrivals: Sequence[Arrival]) -> int:
     return len(arrivals) - len({(a.question.tenant, a.question.question) for a in arrivals})
 
 
-def _zipf(n: int, exponent: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    weights: np.ndarray[tuple[int], np.dtype[np.float64]] = 1.0 / np.arange(1, n + 1) ** exponent
-    return weights / weights.sum()
+def _zipf(n: int, exponent: float) -> npt.NDArray[np.float64]:
+    weights = np.arange(1, n + 1, dtype=np.float64) ** -exponent
+    return np.asarray(weights / weights.sum(), dtype=np.float64)

@@ -109,7 +109,10 @@ def peers(folder: str, hits: int, misses: int) -> dict[str, Any]:
 def import_ms(module: str, repeats: int = 7) -> float:
     """Median milliseconds that a fresh interpreter needs to import the module, its own start-up left out."""
     code = f"import time; t = time.perf_counter(); import {module}; print((time.perf_counter() - t) * 1e3)"
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(repeats)]
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(repeats)
+    ]
     return statistics.median(float(run.stdout) for run in runs)
 
 

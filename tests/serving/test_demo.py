@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from serving.demo.summary import saved_by, summarise
 from serving.demo.traffic import Traffic, repeats, stream
 
 
-def sample(at: float, latency: float, cost: int, saving: str | None = None, right: bool | None = None) -> Sample:
+def sample(
+    at: float, latency: float, cost: int, saving: str | None = None, right: bool | None = None
+) -> Sample:
     return Sample(at, str(at), latency, cost, saving, saving is None, right)
 
 
@@ -23,7 +26,7 @@ def test_the_stream_is_seeded_and_ordered() -> None:
     questions = load_questions(ASSISTANT / "questions")
     one, same, other = (stream(questions, Traffic(count=200, seed=s)) for s in (1, 1, 2))
     assert one == same != other
-    assert all(a.at < b.at for a, b in zip(one, one[1:], strict=False))
+    assert all(a.at < b.at for a, b in pairwise(one))
     assert 0 < repeats(one) < len(one)
 
 
@@ -73,13 +76,17 @@ def test_the_demo_runs_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "next:" in printed and "recorded" in told["source"]
 
 
-def test_unrecorded_documents_are_refused_before_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unrecorded_documents_are_refused_before_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A user's own folder is not answered from the recording: one line says what to do, and no arm starts."""
     docs, questions = tmp_path / "docs", tmp_path / "q.jsonl"
     docs.mkdir()
     (docs / "a.md").write_text("# Opening hours\n\nThe shop opens at 9 and closes at 18 on weekdays.\n")
     asked = {"id": "1", "tenant": "default", "intent": "hours", "kind": "answerable"}
-    questions.write_text(json.dumps({**asked, "question": "when does the shop open?", "sources": ["a"]}) + "\n")
+    questions.write_text(
+        json.dumps({**asked, "question": "when does the shop open?", "sources": ["a"]}) + "\n"
+    )
     assert main(["--docs", str(docs), "--questions", str(questions)]) == 2
     message = capsys.readouterr().err
     assert "1 of 1 prompts are not in the recording" in message and "LIVE=1" in message

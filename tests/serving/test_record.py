@@ -22,7 +22,9 @@ def digests() -> set[str]:
 def test_the_recording_is_not_stale(digests: set[str]) -> None:
     """Every prompt of today's documents and questions is in the recording, and nothing else is: else `make record`."""
     recording = load_recording(FOLDER)
-    assert digests == set(recording.answers), "documents, questions or prompt changed: run `make serve`, `make record`"
+    assert digests == set(recording.answers), (
+        "documents, questions or prompt changed: run `make serve`, `make record`"
+    )
     assert recording.meta["prompts_sha256"] == workload_digest(digests)
 
 
