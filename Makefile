@@ -17,14 +17,14 @@ $(VENV)/.demo: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costkit needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "setting up $(VENV) (once) ..."
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[demo]'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -e '.[demo]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "costkit needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "setting up $(VENV) (once) ..."
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[demo,dev]'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -e '.[demo,dev]'
 	@touch $@
 
 demo: $(VENV)/.demo  ## the main job: questions through the sample assistant, without costkit and with it

@@ -57,10 +57,16 @@ def exact(
     """
     epochs = (epoch,) if isinstance(epoch, str) else epoch
     if not isinstance(epochs, (tuple, list)) or not all(isinstance(name, str) for name in epochs):
-        raise ConfigError(f"exact(epoch=...): {epoch!r:.80} is no name; say epoch=\"handbook\", or a tuple of names")
+        raise ConfigError(
+            f'exact(epoch=...): {epoch!r:.80} is no name; say epoch="handbook", or a tuple of names'
+        )
     if admit is not None and not callable(admit):
-        raise ConfigError("exact(admit=...): give a function that is called with the answer and returns True or False")
-    return Exact(ttl=None if ttl is None else seconds(ttl, "exact(ttl=...)"), epochs=tuple(epochs), admit=admit)
+        raise ConfigError(
+            "exact(admit=...): give a function that is called with the answer and returns True or False"
+        )
+    return Exact(
+        ttl=None if ttl is None else seconds(ttl, "exact(ttl=...)"), epochs=tuple(epochs), admit=admit
+    )
 
 
 def seconds(value: float | str, what: str) -> float:

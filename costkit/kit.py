@@ -237,18 +237,19 @@ class Kit:
             epoch = store.epoch(exact.epochs, scope_id)
             key = plan.digest(scope, arguments)
         parent = current.get()
+        above = parent if parent is not None and parent.home is self else None  # rows join within one ledger
         call_id = new_id()
         request = Request(
             id=call_id,
-            parent_id=None if parent is None else parent.request.id,
-            root_id=call_id if parent is None else parent.request.root_id,
+            parent_id=None if above is None else above.request.id,
+            root_id=call_id if above is None else above.request.root_id,
             name=plan.name, version=plan.version, scope=self._label(scope), key=key, exact=exact, epoch=epoch,
             stream=plan.stream, started=started, wall=wall, role=role,
             text=_texts(arguments) if self._text else None,
         )  # fmt: skip
         return Session(
             request, scope_id=scope_id, arguments=arguments, model=model, provider=plan.provider,
-            prices=self.prices, warn=self._warn, parent=parent,
+            prices=self.prices, warn=self._warn, parent=parent, home=self,
         )  # fmt: skip
 
     def _finish(self, session: Session, done: Done) -> None:
@@ -293,7 +294,9 @@ class Kit:
 
 def _names(scope: Sequence[str]) -> tuple[str, ...]:
     if not isinstance(scope, (list, tuple)) or not all(isinstance(name, str) for name in scope):
-        raise ScopeError(f"kit.call(scope=...): {scope!r:.80} names no argument; say scope=\"tenant\", or a list")
+        raise ScopeError(
+            f'kit.call(scope=...): {scope!r:.80} names no argument; say scope="tenant", or a list'
+        )
     return tuple(scope)
 
 

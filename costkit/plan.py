@@ -131,25 +131,7 @@ def make_plan(
     signature = inspect.signature(fn)
     parameters = signature.parameters
     kinds = {p.kind for p in parameters.values()}
-    open_ended = inspect.Parameter.VAR_KEYWORD in kinds
-    if key is not None and not callable(key) and not isinstance(key, Mapping):
-        raise ConfigError(f"kit.call(key=...): a function, or {{argument: function}}, not {type(key).__name__}")
-    by_name = list(key) if isinstance(key, Mapping) else []
-    for setting, names in (("ignore", ignore), ("key", by_name)):
-        for wrong in names:
-            if wrong not in parameters and not open_ended:
-                near = difflib.get_close_matches(wrong, parameters, 1)
-                raise ConfigError(
-                    f"kit.call({setting}=...): {fn.__qualname__} has no argument {wrong!r}"
-                    + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(parameters)}")
-                )
-    if key is not None and not callable(key) and not all(callable(of) for of in dict(key).values()):
-        raise ConfigError("kit.call(key=...): for each argument give a function, {'client': lambda c: c.base_url}")
-    if model not in (None, "model") and model not in parameters and not open_ended:
-        raise ConfigError(
-            f"kit.call(model={model!r}): {fn.__qualname__} has no argument of that name, so no price could be "
-            "checked before a call; name the argument that holds the model, or say model=None"
-        )
+    _check_names(fn, ignore=ignore, key=key, model=model)
     variadic = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} & kinds
     simple = not variadic and inspect.Parameter.POSITIONAL_ONLY not in kinds
     source = _source(fn)
@@ -174,6 +156,34 @@ def make_plan(
         positional=tuple(positional) if simple else None,
         defaults={p.name: p.default for p in parameters.values() if p.default is not empty},
     )
+
+
+def _check_names(fn: Callable[..., Any], *, ignore: tuple[str, ...], key: object, model: str | None) -> None:
+    """Settings name arguments that the function has; raises ConfigError."""
+    parameters = inspect.signature(fn).parameters
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    if key is not None and not callable(key) and not isinstance(key, Mapping):
+        raise ConfigError(
+            f"kit.call(key=...): a function, or {{argument: function}}, not {type(key).__name__}"
+        )
+    by_name = list(key) if isinstance(key, Mapping) else []
+    for setting, names in (("ignore", ignore), ("key", by_name)):
+        for wrong in names:
+            if wrong not in parameters and not open_ended:
+                near = difflib.get_close_matches(wrong, parameters, 1)
+                raise ConfigError(
+                    f"kit.call({setting}=...): {fn.__qualname__} has no argument {wrong!r}"
+                    + (f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(parameters)}")
+                )
+    if key is not None and not callable(key) and not all(callable(of) for of in dict(key).values()):
+        raise ConfigError(
+            "kit.call(key=...): for each argument give a function, {'client': lambda c: c.base_url}"
+        )
+    if model not in (None, "model") and model not in parameters and not open_ended:
+        raise ConfigError(
+            f"kit.call(model={model!r}): {fn.__qualname__} has no argument of that name, so no price could be "
+            "checked before a call; name the argument that holds the model, or say model=None"
+        )
 
 
 def _without_self(signature: inspect.Signature) -> inspect.Signature:

@@ -38,10 +38,11 @@ class Session:
         prices: Prices,
         warn: Callable[[str], None],
         parent: Session | None,
+        home: object = None,
     ) -> None:
         self.request, self.scope_id, self.arguments = request, scope_id, arguments
         self.model, self.provider, self.prices, self.warn = model, provider, prices, warn
-        self.parent = parent
+        self.parent, self.home = parent, home
         self.flight: Flight | None = None
         self.waited: Flight | None = None
         self.attempts: list[Attempt] = []
@@ -109,7 +110,9 @@ class Session:
     def note(self, response: Any, seen: Seen) -> None:
         """An attempt the function told us of."""
         if self.ended:
-            self.warn(f"{self.request.name}: costkit.record() came after the call had ended; it is not counted")
+            self.warn(
+                f"{self.request.name}: costkit.record() came after the call had ended; it is not counted"
+            )
             return
         self._recorded = True
         self._by_hand = self._by_hand or response is None

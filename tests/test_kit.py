@@ -1020,7 +1020,9 @@ def test_an_unsaid_scope_argument_is_another_call(kit: Kit) -> None:
     assert ask("q", tenant="acme") == "for acme"
 
 
-def test_a_shorter_ttl_holds_for_answers_made_under_a_longer_one(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shorter_ttl_holds_for_answers_made_under_a_longer_one(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """ttl is what the running program says, not what the one that stored the answer said."""
     wrapped = [kit.call(exact(ttl=ttl), scope=None, name="ask", version="1")(answer) for ttl in ("1d", "1h")]
     now = time.time()
@@ -1102,3 +1104,20 @@ def test_text_that_cannot_be_kept_costs_no_answer(tmp_path: Path, value: Any) ->
 
         assert ask(value) == value
         assert [r["provider_cost"] for r in rows(kit)] == [COST]
+
+
+def test_a_call_inside_another_kits_call_is_outermost_in_its_own_ledger(kit: Kit, tmp_path: Path) -> None:
+    """Each ledger's views hold all of its own spend: a parent that another kit recorded is none there."""
+    with Kit(tmp_path / "other", prices=RATES) as other:
+
+        @other.call(scope=None)
+        def inner(q: str) -> str:
+            spend()
+            return q
+
+        @kit.call(scope=None)
+        def outer(q: str) -> str:
+            return inner(q)
+
+        assert outer.outcome("q").cost.provider == COST
+        assert [r["provider_cost"] for r in rows(other, "query_costs")] == [COST]

@@ -55,7 +55,7 @@ def print_table(without: Arm, with_: Arm, saved: Sequence[Saved], notes: Sequenc
 def _cell(figure: Figure, form: str) -> str:
     text = form.format(figure.value)
     if figure.interval is None:
-        return f"{text} [too few]"
+        return f"{text} (too few)"
     return f"{text} [{form.format(figure.interval[0])} – {form.format(figure.interval[1])}]"
 
 
