@@ -75,6 +75,7 @@ def _gold(commands: Commands) -> None:
     run.add_argument(
         "--k", type=int, default=3, metavar="K", help="rank down to which recall counts (default 3)"
     )
+    run.add_argument("--cached", action="store_true", help="judge what the caches serve, not fresh answers")
     run.add_argument("--json", metavar="FILE", help="write the report as JSON; - for standard output")
     run.add_argument(
         "--min-right", type=_share, metavar="SHARE", help="exit 1 when fewer are right, such as 0.8"
@@ -135,6 +136,7 @@ def _with_progress(tests: list[GoldTest], ask: Callable[..., Any], args: argpars
             ask,
             workers=args.workers,
             k=args.k,
+            cached=args.cached,
             progress=lambda done, _total: bar.update(task, completed=done),
         )
 

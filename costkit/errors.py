@@ -6,8 +6,7 @@
     │   ├── UnkeyableArgument  an argument has no canonical form
     │   ├── FolderError        the folder cannot be used (foreign, read-only, no folder)
     │   ├── LedgerVersionError the ledger was written by a newer costkit
-    │   ├── GoldError          a gold file is broken
-    │   └── MissingExtra       an optional package is not installed
+    │   └── GoldError          a gold file is broken
     ├── UnknownPrice         no price is known for this model
     ├── UsageError           a provider's usage numbers contradict each other
     └── StreamLost           the stream that this one was following was left by its reader
@@ -23,7 +22,6 @@ __all__ = [
     "FolderError",
     "GoldError",
     "LedgerVersionError",
-    "MissingExtra",
     "ScopeError",
     "StreamLost",
     "UnkeyableArgument",
@@ -58,13 +56,6 @@ class LedgerVersionError(FolderError):
 
 class GoldError(ConfigError):
     """A gold file cannot be read as written."""
-
-
-class MissingExtra(ConfigError):
-    """An optional package is needed and not installed."""
-
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}: pip install 'costkit[{extra}]'")
 
 
 class UnknownPrice(CostkitError):

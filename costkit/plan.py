@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import hashlib
 import inspect
@@ -197,6 +198,8 @@ def _without_self(signature: inspect.Signature) -> inspect.Signature:
 def _source(fn: Callable[..., Any]) -> str:
     """A digest of the function's own code: its syntax tree where the source is at hand, else its bytecode.
 
+    Text and numbers that a closure captured are part of it; globals it reads and functions it calls are not.
+
     Comments, layout, docstring and decorators do not count.
     """
     try:
@@ -210,7 +213,19 @@ def _source(fn: Callable[..., Any]) -> str:
     except (OSError, TypeError, SyntaxError, IndexError):
         code = getattr(fn, "__code__", None)
         text = fn.__qualname__ if code is None else _code_text(code)
+    text += _captured(fn)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def _captured(fn: Callable[..., Any]) -> str:
+    """Plain values that a closure captured, as they are when it is wrapped: another prompt is another function."""
+    names = getattr(getattr(fn, "__code__", None), "co_freevars", ())
+    captured = []
+    for name, cell in zip(names, getattr(fn, "__closure__", None) or (), strict=False):
+        with contextlib.suppress(ValueError):  # A cell that is still empty.
+            if type(cell.cell_contents) in (str, bytes, int, float, bool, type(None)):
+                captured.append(f"{name}={encode_value(cell.cell_contents)}")
+    return "\n".join(captured)
 
 
 def _code_text(code: types.CodeType) -> str:

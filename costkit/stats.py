@@ -8,13 +8,15 @@ All of them take requests as independent; under queueing, neighbours are not, an
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["bootstrap_mean", "quantile", "quantile_interval", "wilson"]
+__all__ = ["Values", "bootstrap_change", "bootstrap_mean", "quantile", "quantile_interval", "wilson"]
+
+Values = NDArray[np.float64]
 
 
 def wilson(right: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -93,3 +95,38 @@ def bootstrap_mean(
     means = np.array([data[rng.integers(0, data.size, data.size)].mean() for _ in range(repeats)])
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def bootstrap_change(
+    before: ArrayLike,
+    after: ArrayLike,
+    statistic: Callable[[Values], float],
+    *,
+    confidence: float = 0.95,
+    repeats: int = 2000,
+    seed: int = 0,
+) -> tuple[float, tuple[float, float] | None]:
+    """Relative change of a statistic between paired values, and its percentile bootstrap interval; seeded.
+
+    Pairs are drawn together, so what both measurements share cancels out. None for an interval from fewer than 72
+    pairs, below which a p95 has none.
+
+    >>> change, interval = bootstrap_change([2.0] * 80, [1.0] * 80, lambda v: float(v.mean()))
+    >>> change, interval
+    (-0.5, (-0.5, -0.5))
+    """
+    one, two = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
+    if one.size == 0 or one.shape != two.shape:
+        raise ValueError("bootstrap_change(before, after): needs pairs, the same number on both sides")
+    base = statistic(one)
+    change = statistic(two) / base - 1 if base else 0.0
+    if one.size < 72:
+        return change, None
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(repeats):
+        chosen = rng.integers(0, one.size, one.size)
+        base = statistic(one[chosen])
+        drawn.append(statistic(two[chosen]) / base - 1 if base else 0.0)
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return change, (float(low), float(high))

