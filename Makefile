@@ -45,7 +45,7 @@ lint: $(VENV)/.dev   ## ruff, format and rules
 
 types: $(VENV)/.dev  ## mypy and pyright, strict
 	@$(BIN)/mypy
-	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 check: lint types test  ## everything that must be green
 

@@ -205,7 +205,7 @@ def test_cost_and_latency_come_from_a_wrapped_function(tmp_path: Path) -> None:
     tests = [GoldTest("q0", contains=("x",)), GoldTest("q1", contains=("x",))]
     report = run_gold(tests, ask)
     assert report.cost == 1000 * 150 + 100 * 600 and report.cost_unknown == 0
-    ask("q0"), ask("q1")
+    assert (ask("q0"), ask("q1")) == ("x", "x")
     assert run_gold(tests, ask).cost == 210_000, "a run asks afresh, past the cache"
     assert run_gold(tests, ask, cached=True).cost == 0
     assert all(row.latency < 5 for row in report.rows)
