@@ -185,7 +185,9 @@ def _pydantic(packed: dict[str, Any]) -> Any:
         raise NotStorable(f"{packed['c']} is not a pydantic model")
     value = object.__new__(cls)
     extra = packed["x"]
-    if not packed["v"].keys() <= cls.__pydantic_fields__.keys():
+    # SDKs keep notes of their own beside the fields (_request_id); they start with an underscore.
+    names = {name for name in packed["v"] if not name.startswith("_")}
+    if not names <= cls.__pydantic_fields__.keys():
         raise NotStorable(f"{packed['c']} has other fields now")
     object.__setattr__(value, "__dict__", {k: _unpack(v) for k, v in packed["v"].items()})
     object.__setattr__(value, "__pydantic_fields_set__", set(packed["s"]))
