@@ -66,7 +66,7 @@ def serve(layout: Layout, model: str, port: int, dtype: str, background: bool) -
     """Start ``model``, say where it answers; then return, or stay until Ctrl-C and leave nothing behind."""
     if not install.is_set_up(layout, model):
         install.setup(layout, say)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     begun = time.monotonic()
     running = server.start(layout, model, port, dtype)
