@@ -424,7 +424,10 @@ def test_methods_and_classmethods(kit: Kit) -> None:
     assert Agent("A").greet.outcome("x").saving == "exact"
     assert Agent.greet(Agent("A"), "x") == "A greets x"
     cls: Any = Agent  # type checkers do not bind cls through a descriptor below @classmethod
-    assert cls.make("1") == "Agent1" == cls("A").make("1") and cls.make.outcome("1").saving == "exact"
+    assert cls.make("1") == "Agent1" == cls("A").make("1")
+    # From 3.13 on a classmethod binds the call alone, not the attributes of what it wraps.
+    bound = (cls,) if sys.version_info >= (3, 13) else ()
+    assert cls.make.outcome(*bound, "1").saving == "exact"
     assert Agent.plain("p") == "p" and Agent.plain.outcome("p").saving == "exact"
 
 
