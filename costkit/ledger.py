@@ -139,6 +139,9 @@ _INSERT_ATTEMPT = f"""INSERT INTO attempts (
  cache_read, cache_write_5m, cache_write_1h, out_text, out_reasoning, cost, price_id, raw_usage)
  VALUES ({", ".join("?" * 20)})"""
 
+# Rows kept in memory while another process holds the database.
+_MOST_WAITING = 100_000
+
 _Item = tuple[Query, tuple[Attempt, ...], "Future[None] | None"]
 
 
@@ -288,7 +291,10 @@ class Ledger:
             if len(batch) > 1 and not isinstance(exc, (sqlite3.OperationalError, FolderError)):
                 self._commit_singly(batch)  # one row that cannot be written does not take the others with it
                 return
-            self._give_up(batch, exc)
+            if _is_busy(exc) and not self._closed:
+                self._put_back(batch, exc)
+            else:
+                self._give_up(batch, exc)
             raise
         for _, _, future in batch:
             if future is not None:
@@ -303,6 +309,15 @@ class Ledger:
             else:
                 if item[2] is not None:
                     item[2].set_result(None)
+
+    def _put_back(self, batch: list[_Item], error: Exception) -> None:
+        """Somebody holds the database: nobody waits longer, and the rows go in when it is free again."""
+        room = max(0, _MOST_WAITING - len(self._pending))
+        self._give_up([(query, attempts, None) for query, attempts, _ in batch[room:]], error)
+        self._pending.extendleft((query, attempts, None) for query, attempts, _ in reversed(batch[:room]))
+        for _, _, future in batch:
+            if future is not None:
+                future.set_exception(error)
 
     def _give_up(self, batch: list[_Item], error: Exception) -> None:
         self.lost += len(batch)
@@ -332,6 +347,10 @@ class Ledger:
         self._pending.clear()
         self._lock = threading.Lock()
         self._thread = None
+
+
+def _is_busy(error: Exception) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
 
 def _query_row(query: Query) -> tuple[object, ...]:

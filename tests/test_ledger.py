@@ -271,3 +271,25 @@ def test_both_halves_of_a_fork_write_their_own_rows(tmp_path: Path) -> None:
     assert os.waitpid(child, 0)[1] == 0
     found = [r[0] for r in ledger.read().execute("SELECT id FROM queries ORDER BY id")]
     assert found == ["before", "child", "parent"]
+
+
+def test_rows_of_a_locked_ledger_are_written_later(tmp_path: Path) -> None:
+    """While another process holds the database a durable row's waiter is told; the row goes in once it is free."""
+    ledger = Ledger(tmp_path, interval=0.05)
+    assert ledger._con is not None
+    ledger._con.execute("PRAGMA busy_timeout=50")
+    holder = sqlite3.connect(ledger.path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    futures = [ledger.write(query(f"q{i}"), (), durable=True) for i in range(3)]
+    for future in futures:
+        assert future is not None and isinstance(future.exception(timeout=10), sqlite3.OperationalError)
+    holder.execute("ROLLBACK")
+    holder.close()
+    ledger.flush()
+    assert [row["id"] for row in ledger.read().execute("SELECT id FROM queries ORDER BY id")] == [
+        "q0",
+        "q1",
+        "q2",
+    ]
+    assert ledger.lost == 0
+    ledger.close()
