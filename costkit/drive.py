@@ -55,7 +55,8 @@ class Ports:
         if error is not None:
             self.unrecorded += isinstance(error, TimeoutError)
             self.warn(
-                f"the ledger could not be written ({type(error).__name__}: {error}); calls go on, unrecorded"
+                f"the ledger could not be written ({type(error).__name__}: {error}); calls go on, unrecorded "
+                "(rows of a locked ledger are written once it is free)"
             )
 
     def pool(self) -> ThreadPoolExecutor:

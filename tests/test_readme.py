@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+from serving.simulated.run import running
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,28 +18,11 @@ def test_the_first_example_runs(tmp_path: Path) -> None:
     """Copied out and run, it answers the second call from the cache, pays nothing for it and says what it saved."""
     example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert example is not None
-    command = [
-        sys.executable,
-        "-m",
-        "serving.simulated",
-        "--port",
-        "0",
-        "--model",
-        "gpt-5-mini",
-        "--die-with-parent",
-    ]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
-    ) as server:
-        try:
-            assert server.stdout is not None
-            base_url = json.loads(server.stdout.readline())["base_url"]
-            done = subprocess.run(
-                [sys.executable, "-c", example[1]], cwd=tmp_path, capture_output=True, text=True, timeout=60,
-                env={**os.environ, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "none", "PYTHONPATH": str(ROOT)},
-            )  # fmt: skip
-        finally:
-            server.terminate()
+    with running("--model", "gpt-5-mini") as base_url:
+        done = subprocess.run(
+            [sys.executable, "-c", example[1]], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+            env={**os.environ, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "none", "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
     saving, paid, saved = done.stdout.split()
     assert (saving, float(paid)) == ("exact", 0.0) and float(saved) > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import statistics
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any
 import costkit
 from serving.record import SLOTS
 from serving.simulated.recording import Recording, load_recording
+from serving.simulated.run import running
 
 __all__ = ["SLOTS", "USD_PER_HOUR", "Machine", "fit_machine", "live_vllm", "machine_prices", "replayed"]
 
@@ -73,31 +73,9 @@ def machine_prices(usd_per_hour: float = USD_PER_HOUR) -> costkit.Prices:
     return costkit.Prices({recording.model: fit_machine(recording).price(usd_per_hour)})
 
 
-@contextlib.contextmanager
-def replayed(folder: Path, speed: float) -> Iterator[str]:
-    """A simulated server of its own process that replays the recording; yields its base URL."""
-    command = [
-        sys.executable,
-        "-m",
-        "serving.simulated",
-        "--port",
-        "0",
-        "--slots",
-        str(SLOTS),
-        "--speed",
-        str(speed),
-    ]
-    command += ["--recording", str(folder), "--die-with-parent"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            raise RuntimeError("the simulated server did not start; its message stands above")
-        yield json.loads(line)["base_url"]
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
+def replayed(folder: Path, speed: float) -> contextlib.AbstractContextManager[str]:
+    """A simulated server that replays the recording; yields its base URL."""
+    return running("--slots", str(SLOTS), "--speed", str(speed), "--recording", str(folder))
 
 
 @contextlib.contextmanager

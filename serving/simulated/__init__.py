@@ -2,7 +2,7 @@
 
 Reading order: `work` (what a request asks and will be answered), `timing` (slots, prefix cache, deadlines),
 `faults`, `recording` (real answers to replay), `world` (what requests share), `wire` (HTTP/1.1), `exchange`
-(one answer on its way), `server` (routes), `__main__` (the command line).
+(one answer on its way), `server` (routes), `__main__` (the command line), `run` (start it from Python).
 Standard library only.
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +13,7 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 import costkit
+from serving.simulated.run import running
 
 ROOT = Path(__file__).parents[2]
 ASKED = "How long do refunds take?"
@@ -22,22 +22,8 @@ MODEL = "gpt-5-mini"
 
 @pytest.fixture(scope="module")
 def base_url() -> Iterator[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "serving.simulated",
-        "--port",
-        "0",
-        "--model",
-        MODEL,
-        "--die-with-parent",
-    ]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout is not None
-        yield json.loads(server.stdout.readline())["base_url"]
-        server.terminate()
+    with running("--model", MODEL) as url:
+        yield url
 
 
 @pytest.fixture
