@@ -8,7 +8,7 @@ GOLD ?=
 LIVE ?=
 DEMO_ARGS = $(if $(DOCS),--docs "$(DOCS)") $(if $(QUESTIONS),--questions "$(QUESTIONS)") $(if $(GOLD),--gold "$(GOLD)") $(if $(LIVE),--live)
 
-.PHONY: help demo test test-vllm lint types check serve stop record overhead demo-picture clean
+.PHONY: help demo test test-vllm lint types check serve stop record overhead overhead-peers loop bad-input budget crash hostile simulate demo-picture clean
 
 help:                ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*##/\t/' | expand -t 16
@@ -61,5 +61,27 @@ record: $(VENV)/.demo  ## record the demo's answers and service times anew from 
 overhead: $(VENV)/.dev  ## what a wrapped call costs, beside diskcache and memoize
 	@$(BIN)/python -m tests.benchmarks.overhead --json
 
+overhead-peers: $(VENV)/.dev  ## the same beside LiteLLM, LangChain and GPTCache (sets them up once)
+	@$(BIN)/python -m tests.benchmarks.peers setup
+	@$(BIN)/python -m tests.benchmarks.overhead --json
+
+loop: $(VENV)/.dev   ## how long costkit keeps an event loop waiting, beside the machine's own noise
+	@$(BIN)/python -m tests.benchmarks.loop --json
+
+bad-input: $(VENV)/.dev  ## time and memory of odd and huge input
+	@$(BIN)/python -m tests.benchmarks.bad_input --json
+
+budget: $(VENV)/.dev  ## a cap under 16 processes, kill -9 and cancellation
+	@$(BIN)/python -m tests.benchmarks.budget --json
+
+crash: $(VENV)/.dev  ## 500 rounds of kill -9 (about 4 minutes)
+	@$(BIN)/python -m tests.benchmarks.crash --rounds 500 --json
+
+hostile: $(VENV)/.dev  ## 11,000 tampered cache rows and 400 damaged files
+	@$(BIN)/python -m tests.benchmarks.hostile --rows 11000 --json
+
+simulate: $(VENV)/.dev  ## 100,000 seeds of the simulated flow
+	@$(BIN)/python -m tests.simulation --seeds 100000
+
 clean:               ## remove what was set up and run
-	@rm -rf $(VENV) demo-out serving/.run .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) .venv-peers demo-out serving/.run .mypy_cache .ruff_cache .pytest_cache

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from .call import Attempt, Cost, Outcome, Usage
-from .errors import CostkitError
+from .errors import BudgetExceeded, CostkitError
 from .exact import exact
 from .kit import Kit
 from .prices import OwnGPU, Prices, Rates
@@ -21,6 +21,7 @@ from .session import record, reference
 
 __all__ = [
     "Attempt",
+    "BudgetExceeded",
     "Cost",
     "CostkitError",
     "Kit",

@@ -55,7 +55,8 @@ class Usage:
 class Attempt:
     """One call to a model, as it goes into the ledger.
 
-    ``cost`` is in nano-dollars and None where usage is missing or no price is known.
+    ``cost`` is in nano-dollars and None where usage is missing or no price is known. ``snapshot`` holds the
+    price rows behind ``price_id``: source, version and rates.
     """
 
     role: str
@@ -69,6 +70,7 @@ class Attempt:
     ttft: float | None = None
     error: str | None = None
     at: float = field(default_factory=time.time)
+    snapshot: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def usage_state(self) -> UsageState:

@@ -10,98 +10,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
-from . import codec
-from .flight import Flight, Flights, Tail
-from .flow import Abandoned, Call, Done, Flow, Join, Keep, Land, Lead, Left, Lookup, Lost, Write
-from .ledger import Ledger
+from . import codec, prices, tokens
+from .effects import (
+    Abandoned,
+    Call,
+    Claim,
+    Done,
+    Effect,
+    Join,
+    Keep,
+    Left,
+    Lookup,
+    Pause,
+    Refresh,
+    Reserve,
+    Write,
+)  # fmt: skip
+from .flight import Flight, Tail
+from .flow import Flow
+from .ports import LEDGER_PATIENCE, Plain, Ports
 from .session import Session
-from .store import Store
 
-__all__ = ["Ports", "run_async", "run_async_stream", "run_stream", "run_sync"]
+__all__ = ["run_async", "run_async_stream", "run_stream", "run_sync"]
 
-# Longer than the ledger waits for a lock; a writer silent for so long is in trouble.
-_LEDGER_PATIENCE = 30.0
-
-
-class Ports:
-    """What the drivers perform effects on: the store, the ledger, the flights of this process."""
-
-    def __init__(self, store: Store, ledger: Ledger, warn: Callable[[str], None]) -> None:
-        self.store, self.ledger, self.warn = store, ledger, warn
-        self.flights = Flights()
-        self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
-        self.unrecorded = 0
-
-    def join(self, key: str, session: Session, owner: object) -> Flight | Lead | Lost:
-        """Lead a new flight, or get the one under way."""
-        return self.flights.join(key, session.request.epoch, session, owner)
-
-    def write(self, effect: Write) -> Future[None] | None:
-        """Queue the rows; ledger trouble without a budget is an answer and a counted warning."""
-        try:
-            return self.ledger.write(effect.query, effect.attempts, durable=effect.durable)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the answer is there and paid for
-            self.trouble(exc)
-            return None
-
-    def trouble(self, error: BaseException | None) -> None:
-        """Say that a row was not written. Rows that the ledger itself gave up are counted there."""
-        if error is not None:
-            self.unrecorded += isinstance(error, TimeoutError)
-            self.warn(
-                f"the ledger could not be written ({type(error).__name__}: {error}); calls go on, unrecorded "
-                "(rows of a locked ledger are written once it is free)"
-            )
-
-    def pool(self) -> ThreadPoolExecutor:
-        """Two threads for what would block an event loop."""
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(2, thread_name_prefix="costkit-io")
-            return self._pool
-
-    def after_fork(self) -> None:
-        """The child has none of the parent's threads."""
-        self.flights.after_fork()
-        self._lock, self._pool = threading.Lock(), None
-
-    def close(self) -> None:
-        """Wait for writes under way."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True)
-            self._pool = None
-
-    def perform(self, effect: Lookup | Keep | Land | Write, session: Session) -> Any:
-        """Any effect but Call and Join, in this thread."""
-        if isinstance(effect, Lookup):
-            return self.store.get(session.scope_id, effect.key, session.request.wall)
-        if isinstance(effect, Write):
-            future = self.write(effect)
-            if future is not None:
-                try:
-                    self.trouble(future.exception(timeout=_LEDGER_PATIENCE))
-                except TimeoutError as exc:
-                    self.trouble(exc)
-        elif isinstance(effect, Keep):
-            self.store.set(session.scope_id, effect.key, effect.entry)
-        else:
-            self.flights.land(effect, session.request.epoch, session)
-            if effect.why is not None:
-                session.warn(f"{session.request.name}: its answers cannot be stored ({effect.why})")
-        return None
-
-    def abort(self, flow: Flow, session: Session) -> None:
-        """Leave nothing held, whatever happened."""
-        flow.close()
-        if session.flight is not None and session.request.key is not None:
-            land = Land(session.request.key, None, None, gone=True)
-            self.flights.land(land, session.request.epoch, session)
+_INTERRUPTIBLE = (Join, Claim, Pause, Reserve, Call)
 
 
 def run_sync(flow: Flow, ports: Ports, session: Session, invoke: Callable[[], Any]) -> Done:
@@ -121,9 +59,12 @@ def run_sync(flow: Flow, ports: Ports, session: Session, invoke: Callable[[], An
                     else:
                         reply = session.returned(value)
             elif isinstance(effect, Join):
-                reply = ports.join(effect.key, session, (threading.get_ident(), None))
+                reply = ports.join(effect, session, (threading.get_ident(), None))
                 if isinstance(reply, Flight):
                     reply = _follow(reply)
+            elif isinstance(effect, Refresh):
+                reply = None
+                ports.refreshes.in_thread(session, lambda again, anew: run_sync(anew, ports, again, invoke))
             else:
                 reply = ports.perform(effect, session)
     except StopIteration as stop:
@@ -135,7 +76,7 @@ def run_sync(flow: Flow, ports: Ports, session: Session, invoke: Callable[[], An
 
 def _follow(flight: Flight) -> Any:
     try:
-        flight.wait(None)
+        flight.wait(None, flight.left())
     except BaseException as exc:  # noqa: BLE001 - Ctrl-C: the flow is told, and raises it
         return Left(exc)
     return flight.result()
@@ -148,22 +89,79 @@ class _Async:
         self.ports, self.session = ports, session
         self.cancelled: asyncio.CancelledError | None = None
         self.closed = False  # a coroutine that is being closed may not wait for anything
+        self._loads: list[Future[None]] = []
 
-    async def perform(self, effect: Lookup | Keep | Land | Write) -> Any:
-        """Any effect but Call and Join."""
-        if isinstance(effect, Keep):
-            store, scope = self.ports.store, self.session.scope_id
-            pool = self.ports.pool()
-            await self._beside(pool.submit(store.set, scope, effect.key, effect.entry))
+    def told(self, effect: Effect) -> Left | Abandoned | None:
+        """The cancellation that came before this effect, where it can be told; the call is not made then."""
+        if self.cancelled is None or not isinstance(effect, _INTERRUPTIBLE):
             return None
-        if isinstance(effect, Write):
-            future = self.ports.write(effect)
+        error, self.cancelled = self.cancelled, None
+        if not isinstance(effect, Call):
+            return Left(error)
+        self.session.free = True
+        return self.session.abandoned(error)
+
+    async def perform(self, effect: Plain) -> Any:
+        """Any effect but Call, Join and Refresh."""
+        ports, session = self.ports, self.session
+        if isinstance(effect, Keep):
+            await self._beside(
+                ports.pool().submit(ports.store.set, session.scope_id, effect.key, effect.entry)
+            )
+        elif isinstance(effect, Write):
+            future = ports.write(effect, session)
             if future is not None:
                 await self._beside(future)
                 if future.done():
-                    self.ports.trouble(future.exception())
-            return None
-        return self.ports.perform(effect, self.session)
+                    ports.trouble(future.exception())
+        elif isinstance(effect, Pause):
+            try:
+                await asyncio.sleep(effect.seconds)
+            except BaseException as exc:  # noqa: BLE001 - cancelled: the flow is told, and raises it
+                return Left(exc)
+        elif isinstance(effect, Reserve):
+            return await self._reserve()
+        elif isinstance(effect, Claim):
+            return await self._claim(effect)
+        elif isinstance(effect, Lookup):
+            known = None if effect.fresh else ports.store.recent(effect.key, session.request.now.wall)
+            return known or await self._apart(ports.pool().submit(ports.perform, effect, session))
+        else:
+            return ports.perform(effect, session)
+        return None
+
+    async def _claim(self, effect: Claim) -> Any:
+        ports, session = self.ports, self.session
+        claiming = ports.pool().submit(ports.claim, effect, session)
+        try:
+            return await self._apart(claiming)
+        except BaseException:  # closed: what was or will be claimed is given back
+            claiming.add_done_callback(lambda _: ports.unclaim(session))
+            raise
+
+    async def _apart(self, future: Future[Any]) -> Any:
+        """What a thread of the pool does soon; a cancellation meanwhile is kept until the flow can be told."""
+        while not future.done():
+            try:
+                await asyncio.shield(asyncio.ensure_future(_settled(future)))
+            except asyncio.CancelledError as exc:
+                self.cancelled = exc
+        return future.result()
+
+    async def _reserve(self) -> Any:
+        ports, session = self.ports, self.session
+        needing = ports.pool().submit(ports.need, session)
+        try:
+            refused = await asyncio.wrap_future(needing)
+            if refused is not None:
+                return refused
+            holding = ports.hold(session)
+            if holding is not None:
+                await asyncio.wait([asyncio.ensure_future(_settled(holding))], timeout=LEDGER_PATIENCE)
+        except BaseException as exc:  # noqa: BLE001 - cancelled: what was or will be held is given back
+            needing.add_done_callback(lambda _: ports.release(session))
+            return Left(exc)
+        return ports.held(session, holding, patience=0.0)
 
     async def _beside(self, future: Future[Any]) -> None:
         if self.cancelled is not None or self.closed:
@@ -173,6 +171,18 @@ class _Async:
             await asyncio.shield(waiter)
         except asyncio.CancelledError as exc:
             self.cancelled = exc
+
+    def preload(self) -> None:
+        """Load what the answer will be priced and counted with, beside the loop while the call is made."""
+        self._loads = [self.ports.warm("prices", prices.warm)]
+        if self.session.request.stream:
+            self._loads.append(self.ports.warm("tokens", tokens.warm))
+
+    async def loaded(self) -> None:
+        """Wait for it, the first time."""
+        for load in self._loads:
+            if not load.done():
+                await self._beside(load)
 
     def ended(self, done: Done) -> Done:
         """The end of the flow, with the cancellation that came while it was being written down."""
@@ -193,10 +203,15 @@ async def run_async(flow: Flow, ports: Ports, session: Session, invoke: Callable
     try:
         while True:
             effect = flow.send(reply)
+            reply = io.told(effect)
+            if reply is not None:
+                continue
             if isinstance(effect, Call):
+                io.preload()
                 with session.spending():
                     try:
                         value = await invoke()
+                        await io.loaded()
                     except Exception as exc:  # noqa: BLE001 - the user's own: recorded, then raised unchanged
                         reply = session.raised(exc)
                     except BaseException as exc:  # noqa: BLE001
@@ -205,9 +220,12 @@ async def run_async(flow: Flow, ports: Ports, session: Session, invoke: Callable
                     else:
                         reply = session.returned(value)
             elif isinstance(effect, Join):
-                reply = ports.join(effect.key, session, (threading.get_ident(), asyncio.current_task()))
+                reply = ports.join(effect, session, (threading.get_ident(), asyncio.current_task()))
                 if isinstance(reply, Flight):
                     reply = await _follow_async(reply)
+            elif isinstance(effect, Refresh):
+                reply = None
+                ports.refreshes.as_task(session, lambda again, anew: run_async(anew, ports, again, invoke))
             else:
                 reply = await io.perform(effect)
     except StopIteration as stop:
@@ -219,7 +237,7 @@ async def run_async(flow: Flow, ports: Ports, session: Session, invoke: Callable
 
 async def _follow_async(flight: Flight) -> Any:
     try:
-        await flight.wait_async(None)
+        await flight.wait_async(None, flight.left())
     except BaseException as exc:  # noqa: BLE001 - cancelled: the flow is told, and raises it
         return Left(exc)
     return flight.result()
@@ -228,8 +246,8 @@ async def _follow_async(flight: Flight) -> Any:
 class _Reading:
     """The user's stream while it is read; ``result`` tells how it ended."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, session: Session, loaded: Callable[[], Awaitable[None]] | None = None) -> None:
+        self.session, self._loaded = session, loaded
         self.passed = 0
         self.result: Any = None
         self._seen: list[Any] = []
@@ -264,6 +282,8 @@ class _Reading:
                     chunk = await anext(source)
                 yield self._saw(chunk)
         except StopAsyncIteration:
+            if self._loaded is not None:
+                await self._loaded()
             self.result = self.session.returned(self._kept, self._ttft, self._seen)
         except Exception as exc:  # noqa: BLE001 - the user's own: recorded, then raised unchanged
             self.result = self.session.raised(exc, self._seen, self._ttft)
@@ -275,7 +295,7 @@ class _Reading:
             self.session.flight.held = None
 
     def _saw(self, chunk: Any) -> Any:
-        if self._ttft is None:
+        if self._ttft is None and self.session.tells(chunk):
             self._ttft = self.session.elapsed()
         self._seen.append(chunk)
         kept = chunk
@@ -311,11 +331,17 @@ def run_stream(
                 part: _Reading | Tail = reading
                 source = reading.chunks(invoke)
             elif isinstance(effect, Join):
-                reply = ports.join(effect.key, session, (threading.get_ident(), None))
+                reply = ports.join(effect, session, (threading.get_ident(), None))
                 if not isinstance(reply, Flight):
                     continue
-                part = tail = Tail(reply, session.elapsed)
+                part = tail = Tail(reply, session.elapsed, session.tells)
                 source = tail.chunks()
+            elif isinstance(effect, Refresh):
+                reply = None
+                ports.refreshes.in_thread(
+                    session, lambda again, anew: deque(run_stream(anew, ports, again, invoke, _unheard), 0)
+                )
+                continue
             else:
                 reply = ports.perform(effect, session)
                 continue
@@ -339,6 +365,15 @@ def run_stream(
     finish(done)
 
 
+def _unheard(done: Done) -> None:
+    """A refresh has nobody to tell."""
+
+
+async def _drain(chunks: AsyncGenerator[Any, None]) -> None:
+    async for _ in chunks:
+        pass
+
+
 async def run_async_stream(
     flow: Flow,
     ports: Ports,
@@ -353,16 +388,27 @@ async def run_async_stream(
     try:
         while True:
             effect = flow.send(reply)
+            reply = io.told(effect)
+            if reply is not None:
+                continue
             if isinstance(effect, Call):
-                reading = _Reading(session)
+                io.preload()
+                reading = _Reading(session, io.loaded)
                 part: _Reading | Tail = reading
                 source = reading.chunks_async(invoke)
             elif isinstance(effect, Join):
-                reply = ports.join(effect.key, session, (threading.get_ident(), asyncio.current_task()))
+                reply = ports.join(effect, session, (threading.get_ident(), asyncio.current_task()))
                 if not isinstance(reply, Flight):
                     continue
-                part = tail = Tail(reply, session.elapsed)
+                part = tail = Tail(reply, session.elapsed, session.tells)
                 source = tail.chunks_async()
+            elif isinstance(effect, Refresh):
+                reply = None
+                ports.refreshes.as_task(
+                    session,
+                    lambda again, anew: _drain(run_async_stream(anew, ports, again, invoke, _unheard)),
+                )
+                continue
             else:
                 reply = await io.perform(effect)
                 continue

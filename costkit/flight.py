@@ -14,8 +14,8 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from typing import Any, Protocol
 
 from . import codec
+from .effects import Land, Landed, Lead, Left, Lost, Whole
 from .errors import StreamLost
-from .flow import Land, Landed, Lead, Left, Lost, Whole
 
 __all__ = ["Flight", "Flights", "Member", "Tail"]
 
@@ -35,8 +35,9 @@ class Member(Protocol):
 class Flight:
     """A call being made that identical calls wait for; streams are tailed chunk by chunk."""
 
-    def __init__(self, owner: object) -> None:
-        self.owner = owner
+    def __init__(self, owner: object, patience: float) -> None:
+        self.owner, self._patience = owner, patience
+        self._deadline = time.monotonic() + patience
         self.chunks: list[Any] = []
         self.landed: Land | None = None
         self.successor: Flight | None = None
@@ -49,12 +50,21 @@ class Flight:
         with self._condition:
             self.chunks.append(chunk)
             self.held = time.monotonic()
+            self._deadline = self.held + self._patience
         self._tell()
 
     def held_for(self) -> float:
         """Seconds since the leader's reader asked for a chunk; 0 while the leader works on one."""
         held = self.held
         return 0.0 if held is None else time.monotonic() - held
+
+    def left(self) -> float:
+        """Seconds that followers wait yet; a stream's leader earns more with every chunk."""
+        return max(0.0, self._deadline - time.monotonic())
+
+    def overdue(self) -> bool:
+        """Whether its followers wait no longer: the next one leads."""
+        return self.landed is None and self.left() == 0.0
 
     def land(self, land: Land) -> None:
         """Leader: the flight is over."""
@@ -92,9 +102,11 @@ class Flight:
         return self.landed is not None or (seen is not None and len(self.chunks) > seen)
 
     def result(self, emitted: bool = False, ttft: float | None = None) -> Landed | Lost | Whole:
-        """What a follower is told once the flight has landed."""
+        """What a follower is told once the flight has landed, or is overdue."""
         land = self.landed
-        assert land is not None
+        if land is None:
+            late = StreamLost("the identical stream this one followed has stalled; call again")
+            return Lost(late if emitted else None, emitted)
         if land.entry is not None:
             return Landed(land.entry, ttft)
         if land.error is None and not land.gone:
@@ -128,19 +140,27 @@ class Flights:
     def __len__(self) -> int:
         return len(self._flights)
 
-    def join(self, key: str, epoch: str, member: Member, owner: object) -> Flight | Lead | Lost:
-        """Lead a new flight, or get the one to wait for; one that waits for this very caller is passed by."""
+    def join(
+        self, key: str, epoch: str, member: Member, owner: object, *, patience: float = 60.0
+    ) -> Flight | Lead | Lost:
+        """Lead a new flight, or get the one to wait for; one that waits for this very caller is passed by.
+
+        Nobody waits for a flight longer than its leader's ``patience`` in seconds: one of the followers leads then.
+        """
         if member.inside(key):
             return Lost(alone=True)
         before = member.waited
         with self._lock:
             flight = None if before is None else before.successor
+            while flight is not None and flight.overdue():
+                flight = flight.successor
             if flight is None:
                 flight = self._flights.get((key, epoch))
-            leads = flight is None
-            if flight is None:
-                flight = self._flights[key, epoch] = Flight(owner)
-            if before is not None and before.successor is None:
+            leads = flight is None or flight.overdue()
+            if flight is None or leads:
+                flight = self._flights[key, epoch] = Flight(owner, patience)
+            # A stream that was overdue may go on after all, and is not its own successor.
+            if before is not None and before is not flight and (before.successor is None or leads):
                 before.successor = flight
         if leads:
             member.flight = flight
@@ -171,8 +191,10 @@ class Tail:
     A stream of objects that cannot be copied is not followed: the result is then Lost, alone.
     """
 
-    def __init__(self, flight: Flight, elapsed: Callable[[], float]) -> None:
-        self.flight, self._elapsed = flight, elapsed
+    def __init__(
+        self, flight: Flight, elapsed: Callable[[], float], tells: Callable[[Any], bool] = lambda chunk: True
+    ) -> None:
+        self.flight, self._elapsed, self._tells = flight, elapsed, tells
         self.passed = 0
         self.result: Landed | Lost | Whole | Left | None = None
         self._ttft: float | None = None
@@ -180,13 +202,13 @@ class Tail:
     def chunks(self) -> Generator[Any, None, None]:
         """The chunks, each as soon as the leader has it."""
         while not self._over():
-            self.flight.wait(self.passed, PATIENCE)
+            self.flight.wait(self.passed, min(PATIENCE, self.flight.left()))
             yield from self._ready()
 
     async def chunks_async(self) -> AsyncGenerator[Any, None]:
         """The same without blocking the event loop."""
         while not self._over():
-            await self.flight.wait_async(self.passed, PATIENCE)
+            await self.flight.wait_async(self.passed, min(PATIENCE, self.flight.left()))
             for chunk in self._ready():
                 yield chunk
 
@@ -201,6 +223,8 @@ class Tail:
         elif self.result is None and self.passed == len(flight.chunks) and flight.held_for() >= PATIENCE:
             error = StreamLost("the identical stream this one followed is not read on; call again")
             self.result = Lost(error, emitted=True)
+        elif self.result is None and self.passed == len(flight.chunks) and flight.overdue():
+            self.result = flight.result(self.passed > 0)
         return self.result is not None
 
     def _ready(self) -> Iterator[Any]:
@@ -212,7 +236,7 @@ class Tail:
                 if self.passed == 0:
                     self.result = Lost(alone=True)
                     return
-            if self._ttft is None:
+            if self._ttft is None and self._tells(chunk):
                 self._ttft = self._elapsed()
             self.passed += 1
             yield chunk

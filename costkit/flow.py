@@ -1,248 +1,185 @@
 """One call as a generator that decides and does no I/O.
 
-:func:`flow` yields effects and is sent their results; `drive.py` performs them, sync or async, whole or
-streamed, and tests step it by hand. The order is: look up, join the flight of identical calls, call, store,
-land the flight, record.
-
-    effect    sent back                              what it asks for
-    Lookup    Entry | None                           the stored entry, if any
-    Join      Lead | Landed | Whole | Lost | Left    lead the flight of this key, or wait for its leader
-    Call      Returned | Raised | Abandoned          run the user's function
-    Keep      None                                   store the entry
-    Land      None                                   end the flight: followers get the entry or the error
-    Write     None                                   the rows for the ledger
+:func:`flow` yields effects (`effects.py`) and is sent their results; `drive.py` performs them, sync or async, whole or
+streamed, and tests step it by hand. The order is: look up, join the flight of identical calls in this process,
+claim the key among processes, reserve money, call, store, land the flight and give the claim back, record and settle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import Any
 
 from . import codec
 from .call import Attempt, Cost
+from .effects import (
+    Abandoned,
+    Call,
+    Claim,
+    Claimed,
+    Done,
+    Effect,
+    Held,
+    Join,
+    Keep,
+    Land,
+    Landed,
+    Lead,
+    Left,
+    Lookup,
+    Pause,
+    Raised,
+    Refresh,
+    Request,
+    Reserve,
+    Returned,
+    Whole,
+    Write,
+)  # fmt: skip
+from .errors import RecentFailure
 from .exact import Exact
 from .ledger import Query
 from .store import Entry
 
-__all__ = [
-    "Abandoned", "Call", "Done", "Effect", "Join", "Keep", "Land", "Landed", "Lead", "Left", "Lookup", "Lost",
-    "Raised", "Request", "Returned", "Whole", "Write", "flow",
-]  # fmt: skip
+__all__ = ["Flow", "flow"]
 
 # A waiter whose second leader has failed gets that failure: with n waiters on a broken upstream that is three
 # calls, not n, and no waiter's delay is more than three calls long.
 MAX_LOST = 2
 
-
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Join:
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    key: str
-    entry: Entry
-
-
-@dataclass(frozen=True, slots=True)
-class Land:
-    """``gone``: the leader was cancelled, so a follower should take over. ``why`` the answer cannot be stored."""
-
-    key: str
-    entry: Entry | None
-    error: BaseException | None
-    gone: bool = False
-    why: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    query: Query
-    attempts: tuple[Attempt, ...]
-    durable: bool
-
-
-Effect = Lookup | Join | Call | Keep | Land | Write
-
-
-@dataclass(frozen=True, slots=True)
-class Lead:
-    """This call leads: it must end with Land."""
-
-
-@dataclass(frozen=True, slots=True)
-class Landed:
-    """The leader answered."""
-
-    entry: Entry
-    ttft: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The leader failed (``error``), or went away, or its answer cannot be shared (``alone``).
-
-    ``emitted``: this follower has passed chunks on already, so it cannot start over.
-    """
-
-    error: BaseException | None = None
-    emitted: bool = False
-    alone: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """The leader's stream ended well and this follower passed all of it on, but it cannot be stored."""
-
-    chunks: tuple[Any, ...]
-    ttft: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """This follower was cancelled, interrupted or left while it waited."""
-
-    error: BaseException
-
-
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """The function's value (for a stream the list of its chunks), and what it spent.
-
-    ``own`` are this call's attempts, ``nested`` the money of wrapped calls inside it, ``cut`` the finish of a
-    model's answer inside that was not whole.
-    """
-
-    value: Any
-    own: tuple[Attempt, ...]
-    nested: Cost
-    latency: float
-    ttft: float | None = None
-    cut: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Raised:
-    """The function's own exception."""
-
-    error: Exception
-    own: tuple[Attempt, ...]
-    nested: Cost
-    latency: float
-    ttft: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Abandoned:
-    """Cancelled, interrupted, or a stream left before its end."""
-
-    error: BaseException
-    own: tuple[Attempt, ...]
-    nested: Cost
-    latency: float
-    ttft: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Everything about one call that is known before it runs. ``key`` is None where no saving may act."""
-
-    id: str
-    parent_id: str | None
-    root_id: str
-    name: str
-    version: str
-    scope: str | None
-    key: str | None
-    exact: Exact | None
-    epoch: str
-    stream: bool
-    started: float
-    wall: float
-    role: str = "call"
-    text: Callable[[Any], tuple[str | None, str | None]] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """How a call ended: with a value, or with ``error`` to be raised."""
-
-    value: Any
-    cost: Cost
-    latency: float
-    saving: str | None
-    error: BaseException | None = None
-    ttft: float | None = None
-
+# Seconds between two looks at a call that another process makes: short at first, for answers come soon or late.
+FIRST_PAUSE, LAST_PAUSE = 0.005, 0.1
 
 Flow = Generator[Effect, Any, Done]
 
 
 def flow(request: Request, clock: Callable[[], float]) -> Flow:
     """Run one call to its end. ``clock`` is monotonic, in seconds, and the only thing read from outside."""
-    if request.exact is None or request.key is None:
-        return (yield from _run(request, request.exact, None, clock))
-    hit = yield from _look(request, request.key, clock)
+    exact, key = request.exact, request.key
+    if exact is None or key is None:
+        return (yield from _run(request, exact, None, clock))
+    if request.role == "refresh":
+        return (yield from _renew(request, exact, key, clock))
+    hit = yield from _look(request, exact, key, clock)
     if hit is not None:
         return hit
     lost = 0
     while True:
-        joined = yield Join(request.key)
+        joined = yield Join(key)
         if isinstance(joined, Lead):
-            break
+            return (yield from _lead(request, exact, key, clock))
         if isinstance(joined, Landed):
-            done = yield from _serve(request, joined.entry, "coalesced", clock, joined.ttft)
-            if done is not None:
-                return done
+            if not _too_old(request, exact, joined.entry):
+                done = yield from _serve(request, joined.entry, "coalesced", clock, joined.ttft)
+                if done is not None:
+                    return done
             continue
         if isinstance(joined, Whole):
             return (yield from _pass_on(request, joined, clock))
         if isinstance(joined, Left):
             return (yield from _fail(request, joined.error, clock, left=True))
         if joined.alone:
-            return (yield from _run(request, request.exact, None, clock))
+            return (yield from _run(request, exact, None, clock))
         lost += joined.error is not None
-        if joined.error is not None and (joined.emitted or lost >= MAX_LOST):
+        if joined.error is not None and (joined.emitted or lost >= MAX_LOST or exact.negative):
             return (yield from _fail(request, joined.error, clock))
-    return (yield from _lead(request, request.exact, request.key, clock))
 
 
 def _lead(request: Request, exact: Exact, key: str, clock: Callable[[], float]) -> Flow:
-    # Whoever led before may have stored the answer between our look-up and our lead.
-    hit = yield from _look(request, key, clock, leading=True)
-    if hit is not None:
-        return hit
-    return (yield from _run(request, exact, key, clock))
+    """Lead in this process; then wait for the answer of another one, or make the call as the only one of all."""
+    pause, saving, since = FIRST_PAUSE, "exact", clock()
+    while True:
+        claim = yield Claim(key, exact.wait)
+        if isinstance(claim, Left):
+            yield Land(key, None, None, gone=True)
+            return (yield from _fail(request, claim.error, clock, left=True))
+        # Whoever led before may have stored the answer between our look-up and our claim.
+        hit = yield from _look(request, exact, key, clock, saving=saving, leading=True)
+        if hit is not None:
+            return hit
+        # Holders that hang one after the other, or whose deadline nobody can read, must not be waited for without end.
+        if isinstance(claim, Claimed) or clock() - since >= exact.wait:
+            return (yield from _run(request, exact, key, clock))
+        left = yield Pause(pause)
+        if isinstance(left, Left):
+            yield Land(key, None, None, gone=True)
+            return (yield from _fail(request, left.error, clock, left=True))
+        pause, saving = min(pause * 1.5, LAST_PAUSE), "coalesced"
+
+
+def _renew(request: Request, exact: Exact, key: str, clock: Callable[[], float]) -> Flow:
+    """The call in the background that replaces a stale answer, unless somebody makes it already."""
+    joined = yield Join(key, wait=False)
+    if isinstance(joined, Lead):
+        claim = yield Claim(key, exact.wait)
+        if isinstance(claim, Left):
+            yield Land(key, None, None, gone=True)
+            return Done(None, Cost(), clock() - request.started, None, claim.error)
+        entry: Entry | None = yield Lookup(key, fresh=True)
+        stale = entry is None or not _servable(request, exact, entry) or _is_stale(request, exact, entry)
+        if isinstance(claim, Claimed) and stale:
+            return (yield from _run(request, exact, key, clock))
+        yield Land(key, None, None, gone=True)
+    return Done(None, Cost(), clock() - request.started, None)
+
+
+def _servable(request: Request, exact: Exact, entry: Entry) -> bool:
+    # An entry may have been made under a longer ttl than now holds.
+    if entry.stream != request.stream or not entry.usable(request.now, request.epoch):
+        return False
+    return exact.life is None or entry.age(request.now) < exact.life
+
+
+def _too_old(request: Request, exact: Exact, entry: Entry) -> bool:
+    # A leader that asked long ago may share what it found stored; for those who asked later it may be too old.
+    return exact.life is not None and entry.age(request.now) - entry.latency >= exact.life
+
+
+def _is_stale(request: Request, exact: Exact, entry: Entry) -> bool:
+    return exact.ttl is not None and entry.age(request.now) >= exact.ttl
 
 
 def _look(
-    request: Request, key: str, clock: Callable[[], float], leading: bool = False
+    request: Request,
+    exact: Exact,
+    key: str,
+    clock: Callable[[], float],
+    *,
+    saving: str = "exact",
+    leading: bool = False,
 ) -> Generator[Effect, Any, Done | None]:
-    entry: Entry | None = yield Lookup(key)
-    if entry is None or entry.stream != request.stream or not entry.fresh(request.wall, request.epoch):
+    entry: Entry | None = yield Lookup(key, fresh=leading)
+    if entry is None or not _servable(request, exact, entry):
         return None
-    ttl = None if request.exact is None else request.exact.ttl
-    if ttl is not None and request.wall >= entry.at + ttl:
-        return None  # made under a longer ttl than now holds
+    if entry.failed:
+        return (yield from _remember(request, exact, entry, clock, leading))
     try:
         value = entry.value()
     except codec.Unreadable:
         return None
+    stale = _is_stale(request, exact, entry)
     if leading:
         yield Land(key, entry, None)
-    return (yield from _answer(request, value, entry, "exact", clock))
+    if stale:
+        yield Refresh()
+    return (yield from _answer(request, value, entry, "stale" if stale else saving, clock))
+
+
+def _remember(
+    request: Request, exact: Exact, entry: Entry, clock: Callable[[], float], leading: bool
+) -> Generator[Effect, Any, Done | None]:
+    """A call that failed a moment ago is not made again."""
+    age = max(0.0, entry.age(request.now))
+    if age >= exact.negative:
+        return None
+    error = RecentFailure(
+        f"{request.name}: the identical call failed {age:.1f} s ago ({entry.failed}); it is made again "
+        f"{exact.negative - age:.1f} s from now, as exact(negative=...) says"
+    )
+    if leading and request.key is not None:
+        # The followers see for themselves: for those who asked later it may be forgotten.
+        yield Land(request.key, None, None, gone=True)
+    return (yield from _fail(request, error, clock))
 
 
 def _serve(
@@ -274,14 +211,21 @@ def _answer(
 
 
 def _run(request: Request, exact: Exact | None, key: str | None, clock: Callable[[], float]) -> Flow:
+    """Make the call, with ``key`` as the leader of its flight."""
+    held: int | None = None
+    if request.reserves:
+        reply = yield Reserve()
+        if not isinstance(reply, Held):
+            if key is not None:
+                yield Land(key, None, None, gone=True)
+            return (yield from _fail(request, reply.error, clock, left=isinstance(reply, Left)))
+        held = reply.amount
     result = yield Call()
     own: tuple[Attempt, ...] = result.own
     spent = _total(own, result.nested)
     entry, value, why = None, None, None
     error: BaseException | None = None
-    if not isinstance(result, Returned):
-        error = result.error
-    else:
+    if isinstance(result, Returned):
         value = result.value
         if exact is not None and key is not None:
             try:
@@ -292,6 +236,12 @@ def _run(request: Request, exact: Exact | None, key: str | None, clock: Callable
                 error, value, admitted = exc, None, False
             if entry is not None and admitted:
                 yield Keep(key, entry)
+    else:
+        error = result.error
+        # A refresh that failed leaves the stale answer in its place.
+        remember = exact is not None and exact.negative and request.role != "refresh"
+        if isinstance(result, Raised) and exact is not None and remember and key is not None:
+            yield from _keep_failure(request, exact, key, result)
     gone = isinstance(result, Abandoned)
     if key is not None:
         yield Land(key, entry, None if gone else error, gone, why)
@@ -300,10 +250,18 @@ def _run(request: Request, exact: Exact | None, key: str | None, clock: Callable
     query = _row(
         request, value, latency=latency, ttft=result.ttft, provider=paid.provider, unknown=paid.unknown,
         counterfactual=None if paid.unknown else paid.provider, complete=not gone,
-        error=None if error is None else type(error).__name__,
+        error=None if error is None else type(error).__name__, reserved=held,
     )  # fmt: skip
-    yield Write(query, own, bool(own))
+    actual = None if paid.unknown else paid.provider
+    yield Write(query, own, bool(own) or held is not None, held is not None, actual)
     return Done(value, spent, latency, None, error, result.ttft)
+
+
+def _keep_failure(request: Request, exact: Exact, key: str, result: Raised) -> Generator[Effect, Any, None]:
+    found: Entry | None = yield Lookup(key, fresh=True)
+    # Somebody who did not wait so long may have stored the answer meanwhile.
+    if found is None or found.failed or not _servable(request, exact, found):
+        yield Keep(key, _failure(request, exact, result))
 
 
 def _pass_on(request: Request, whole: Whole, clock: Callable[[], float]) -> Flow:
@@ -327,13 +285,33 @@ def _entry(request: Request, exact: Exact, result: Returned, spent: Cost) -> tup
     admitted = exact.admits(result.value, finish)
     return Entry(
         payload=codec.encode(result.value),
-        at=request.wall,
-        expires=None if exact.ttl is None else request.wall + exact.ttl,
+        at=request.now.wall,
+        ttl=exact.ttl,
+        life=exact.life,
         cost=None if spent.unknown else spent.counterfactual,
         latency=result.latency,
         stream=request.stream,
         epoch=request.epoch,
+        mono=request.now.mono,
+        boot=request.now.boot,
     ), admitted
+
+
+def _failure(request: Request, exact: Exact, result: Raised) -> Entry:
+    """That the call failed, from now on: it may have taken longer to fail than this is to be remembered."""
+    took = result.latency
+    return Entry(
+        payload=b"",
+        at=request.now.wall + took,
+        ttl=exact.negative,
+        life=exact.negative,
+        latency=took,
+        stream=request.stream,
+        epoch=request.epoch,
+        failed=type(result.error).__name__,
+        mono=request.now.mono + took,
+        boot=request.now.boot,
+    )
 
 
 def _total(own: tuple[Attempt, ...], nested: Cost) -> Cost:
@@ -351,12 +329,13 @@ def _row(
     request: Request, value: Any, *, latency: float, counterfactual: int | None, provider: int = 0,
     unknown: int = 0,
     saved_by: str | None = None, ttft: float | None = None, complete: bool = True, error: str | None = None,
+    reserved: int | None = None,
 ) -> Query:  # fmt: skip
     asked, answered = (None, None) if request.text is None else request.text(value)
     return Query(
         id=request.id, parent_id=request.parent_id, root_id=request.root_id, name=request.name,
-        version=request.version, scope=request.scope, key=request.key, at=request.wall, latency=latency,
+        version=request.version, scope=request.scope, key=request.key, at=request.now.wall, latency=latency,
         ttft=ttft,
         saved_by=saved_by, role=request.role, provider_cost=provider, counterfactual_cost=counterfactual,
-        unknown_costs=unknown, complete=complete, error=error, request=asked, response=answered,
+        unknown_costs=unknown, complete=complete, error=error, reserved=reserved, request=asked, response=answered,
     )  # fmt: skip

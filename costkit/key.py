@@ -24,6 +24,7 @@ import decimal
 import enum
 import functools
 import hashlib
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from json.encoder import encode_basestring as quote
@@ -36,6 +37,9 @@ __all__ = ["canonical", "digest", "encode_value"]
 
 FORMAT = "costkit-key/1"
 MAX_DEPTH = 200
+
+# A dict's key that may stand in an error: the name of a field. Any other may be data, an address or a secret.
+_FIELD = re.compile(r"[A-Za-z_]{1,40}")
 
 
 class _Unkeyable(Exception):
@@ -134,7 +138,7 @@ def _dict(value: Mapping[Any, Any], depth: int) -> str:
         try:
             pairs.append((encode_value(k, depth + 1), encode_value(v, depth + 1)))
         except _Unkeyable as exc:
-            exc.path.append(f"[{k!r:.40}]")
+            exc.path.append(f"[{k!r}]" if type(k) is str and _FIELD.fullmatch(k) else f"[item {len(pairs)}]")
             raise
     pairs.sort()
     return '["d",[' + ",".join(f"[{k},{v}]" for k, v in pairs) + "]]"

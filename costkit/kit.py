@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
 import json
 import os
 import threading
@@ -12,23 +14,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from . import prices, tokens
+from .budget import parse
 from .call import Outcome, new_id
-from .drive import Ports
+from .effects import Done, Request
 from .errors import ConfigError, ScopeError
 from .exact import Exact
-from .flow import Done, Request
 from .folder import open_folder
 from .key import digest
+from .lease import Leases
 from .ledger import Ledger
 from .plan import Plan, make_plan
+from .ports import Ports
 from .prices import OwnGPU, Prices, Rates
+from .reserve import Allowance, Reservation
+from .secret import find as find_secret
 from .session import Session, current, in_reference
-from .store import Store
+from .store import Moment, Store, boot
 from .wrapped import Decorator
 
 __all__ = ["Kit"]
+
+
+C = TypeVar("C")
 
 
 class _Unsaid:
@@ -39,6 +49,7 @@ class _Unsaid:
 
 
 _UNSAID = _Unsaid()
+_MOST_SCOPES = 10_000  # remembered
 
 
 class Kit:
@@ -50,16 +61,21 @@ class Kit:
         prices: the user's rate card, used before the public price list: model name (or ``provider/model``, or
             a glob) to :class:`costkit.Rates` (dollars per million tokens) or :class:`costkit.OwnGPU`; or a
             ready :class:`costkit.Prices`.
-        secret: seals cached answers with HMAC-SHA256, so that somebody who can write the folder cannot forge
-            answers. Default: the environment variable COSTKIT_SECRET. Without one a checksum finds damage
-            only.
+        secret: seals cached answers and epochs with HMAC-SHA256, so that somebody who can write the folder cannot
+            forge answers; at least 16 bytes. Default: the environment variable COSTKIT_SECRET. Without one a
+            checksum finds damage only.
+        secret_file: a file with the secret, of your own, mode 0600, outside the folder (``costkit.secret.make`` makes
+            one). Default: the file that the environment variable COSTKIT_SECRET_FILE names.
         store_text: keep requests and responses in the ledger as text. Off by default.
         scope_labels: keep scope values (a tenant's name) readable in the ledger; False keeps a digest.
         size_limit: bytes of cached answers on disk; the oldest go first.
+        budget: the most that all calls through this folder may spend in a window, in every process, such as
+            "100 USD/day" (hour, day, week, month, total; UTC). A call that may not fit is refused before it is made.
 
     Raises:
         FolderError: the folder is foreign, read-only or a file.
         LedgerVersionError: the folder was written by a newer costkit.
+        ConfigError: the secret is too short, or its file is not private.
 
     >>> import costkit, tempfile
     >>> kit = Kit(tempfile.mkdtemp() + "/kit")
@@ -76,19 +92,29 @@ class Kit:
         *,
         prices: Prices | Mapping[str, Rates | OwnGPU] | None = None,
         secret: str | bytes | None = None,
+        secret_file: str | os.PathLike[str] | None = None,
         store_text: bool = False,
         scope_labels: bool = True,
         size_limit: int = 1 << 30,
+        budget: str | list[str] | tuple[str, ...] | None = None,
     ) -> None:
+        allowed = Allowance().under(parse(budget, "Kit(budget=...)"), "kit", "this folder")
+        if allowed.purses:
+            raise ConfigError(
+                f'Kit(budget={budget!r}): say for how long, such as "100 USD/day" or "100 USD/total"'
+            )
         self.folder: Path = open_folder(folder)
         self.prices = prices if isinstance(prices, Prices) else Prices(prices)
+        sealing = find_secret(secret, secret_file, self.folder)
         self._ledger = Ledger(self.folder)
-        self._store = Store(self.folder, secret=_secret(secret), size_limit=size_limit)
-        self._ports = Ports(self._store, self._ledger, self._warn)
+        self._store = Store(self.folder, secret=sealing, size_limit=size_limit)
+        self._ports = Ports(self._store, self._ledger, Leases(self.folder), self._warn)
+        self._boot = boot()
         self._text, self._labels = store_text, scope_labels
         self._scope: ContextVar[Mapping[str, Any] | None] = ContextVar("costkit_scope", default=None)
+        self._allowed: ContextVar[Allowance] = ContextVar("costkit_allowed", default=allowed)
         self._names: dict[str, Plan] = {}
-        self._priced: set[tuple[str, str | None]] = set()
+        self._scopes: dict[tuple[tuple[str, Any], ...], tuple[str, str | None]] = {}
         self._warned: set[str] = set()
         self._lock = threading.Lock()
         _open_kits.add(self)
@@ -103,6 +129,8 @@ class Kit:
         key: Callable[..., Any] | Mapping[str, Callable[[Any], Any]] | None = None,
         model: str | None = "model",
         provider: str | None = None,
+        budget: str | list[str] | tuple[str, ...] | None = None,
+        max_cost: str | int | Callable[..., Any] | None = None,
     ) -> Decorator:
         """Wrap a function that calls a model: sync or async, plain or generator, function or method.
 
@@ -121,53 +149,98 @@ class Kit:
             model: the argument that names the model, if there is one; its price is checked before anything is
                 spent.
             provider: the provider the price list knows the model under, where the model's name is not enough.
+            budget: the most each call may spend, calls inside it included ("0.02 USD"), or this function in a window
+                for each scope value ("1 USD/day"), or both in a list.
+            max_cost: the most one call may cost, where its arguments do not say it: text such as "0.02 USD", a
+                function of the same arguments that returns such text, or 0 for a function that spends only through
+                wrapped calls inside it. Default: what ``model``, the arguments' text and the output limit
+                (``max_tokens`` or the like) come to. Used only where a budget is in force.
 
         Raises:
             ScopeError: scope was not said.
-            ConfigError: a name in ignore or key is no argument, a saving is given twice.
+            ConfigError: a name in ignore or key is no argument, a saving is given twice, a budget is none.
         """
-        if isinstance(scope, _Unsaid):
-            raise ScopeError(
-                'kit.call(): say who may share answers: scope="tenant" (an argument of the function), or '
-                "scope=None "
-                "if everybody may"
-            )
-        if scope is not None and not scope:
-            raise ScopeError(
-                "kit.call(scope=...): empty; name an argument, or say scope=None if everybody may share"
-            )
-        kinds = [s.kind for s in savings if isinstance(s, Exact)]
-        if len(kinds) != len(savings) or len(set(kinds)) != len(kinds):
-            raise ConfigError("kit.call(*savings): give each saving once, e.g. costkit.exact(ttl='1d')")
-        names = (scope,) if isinstance(scope, str) else scope if scope is None else _names(scope)
+        names = _shared_by(scope)
+        saving, budgets = _one(savings), parse(budget, "kit.call(budget=...)")
 
         def plan(fn: Callable[..., Any]) -> Plan:
             made = make_plan(
-                fn, exact=savings[0] if savings else None, scope=names, name=name, version=version,
-                ignore=tuple(ignore), key=key, model=model, provider=provider,
+                fn, exact=saving, scope=names, name=name, version=version, ignore=tuple(ignore), key=key,
+                model=model, provider=provider, budget=budgets, max_cost=max_cost,
             )  # fmt: skip
             self._claim(made, named=name is not None)
+            if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
+                self._preload(made)
             return made
 
         return Decorator(self, plan)
 
+    def wrap(
+        self,
+        client: C,
+        *savings: Exact,
+        scope: str | Sequence[str] | _Unsaid | None = _UNSAID,
+        name: str | None = None,
+        version: str | None = None,
+        ignore: Sequence[str] = (),
+        provider: str | None = None,
+        budget: str | list[str] | tuple[str, ...] | None = None,
+        max_cost: str | int | Callable[..., Any] | None = None,
+        stream_usage: bool = True,
+    ) -> C:
+        """The same client, of the same type, whose calls to a model take the path of ``kit.call``.
+
+        For call sites nobody wants to touch: ``client = kit.wrap(OpenAI(), costkit.exact(ttl="1d"), scope="tenant")``.
+        Takes OpenAI, AsyncOpenAI, Anthropic and AsyncAnthropic clients and those derived from them (Azure, Bedrock,
+        Vertex). Answers, streams, parsed objects and errors are the SDK's own, on a hit as on a miss. The SDK's own
+        retries are switched off; where a copy asks for them (``with_options(max_retries=1)``), each is a call with
+        its own row. The client given is left as it is.
+
+        Args:
+            savings, scope, version, ignore, provider, budget, max_cost: as in :meth:`call`; the arguments of a call
+                are the fields of its request's body. A scope that is no such field comes from ``kit.scope(...)``.
+            name: what the ledger calls these calls; default "openai.chat.completions" and the like.
+            stream_usage: ask OpenAI-compatible servers to report a stream's usage where the call did not, and keep the
+                report from the caller. False: for servers that refuse ``stream_options``.
+
+        Raises:
+            ScopeError: scope was not said.
+            ConfigError: not a client that can be wrapped.
+        """
+        from .wrap import wrap_client
+
+        if inspect.iscoroutinefunction(getattr(type(client), "request", None)):
+            self._ports.warm("prices", prices.warm)
+            self._ports.warm("tokens", tokens.warm)
+        return wrap_client(
+            self, client, exact=_one(savings), scope=_shared_by(scope), name=name, version=version,
+            ignore=ignore, provider=provider, budget=parse(budget, "kit.wrap(budget=...)"), max_cost=max_cost,
+            stream_usage=stream_usage,
+        )  # fmt: skip
+
     @contextmanager
-    def scope(self, **values: Any) -> Iterator[None]:
+    def scope(
+        self, *, budget: str | list[str] | tuple[str, ...] | None = None, **values: Any
+    ) -> Iterator[None]:
         """Give scope values to every call inside, e.g. ``with kit.scope(tenant="acme"):``; inner ones win.
+
+        ``budget`` is a hard cap: "0.05 USD" for everything inside this block (in this process), "5 USD/day" for
+        everything under these scope values, in every process. Outer budgets go on holding.
 
         >>> import tempfile
         >>> kit = Kit(tempfile.mkdtemp() + "/kit")
         >>> with kit.scope(tenant="acme"):
         ...     pass
         """
-        if "budget" in values:
-            raise ConfigError(
-                "kit.scope(budget=...): budgets are not part of this version; nothing was limited"
-            )
-        token = self._scope.set({**(self._scope.get() or {}), **values})
+        budgets = parse(budget, "kit.scope(budget=...)")
+        given = {**(self._scope.get() or {}), **values}
+        owner, label = f"scope {_scope_id(values or None)}", self._label(values or None) or "this block"
+        token = self._scope.set(given)
+        allowed = self._allowed.set(self._allowed.get().under(budgets, owner, label))
         try:
             yield
         finally:
+            self._allowed.reset(allowed)
             self._scope.reset(token)
 
     def bump(self, epoch: str) -> int:
@@ -187,6 +260,18 @@ class Kit:
         Without arguments: those of ``scope=None``.
         """
         return self._store.forget(_scope_id(scope or None))
+
+    def warm(self) -> None:
+        """Load the price table and the tokenizer now (half a second, once in a process), before an event loop runs.
+
+        What is loaded by then is also taken out of the garbage collector's rounds (``gc.freeze``), each of which
+        would stop the loop for 20 ms. Without this call an async function begins to load what its calls need when
+        it is wrapped.
+        """
+        prices.warm()
+        tokens.warm()
+        gc.collect()
+        gc.freeze()
 
     def health(self) -> dict[str, int]:
         """What went wrong without costing an answer: damaged or unwritten entries, unrecorded calls."""
@@ -208,6 +293,12 @@ class Kit:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _preload(self, plan: Plan) -> None:
+        """Loading holds the interpreter for a tenth of a second: better where it is wrapped than in its event loop."""
+        self._ports.warm("prices", prices.warm)
+        if plan.stream or plan.budget or self._allowed.get().windowed:
+            self._ports.warm("tokens", tokens.warm)
+
     def _claim(self, plan: Plan, named: bool) -> None:
         with self._lock:
             other = self._names.get(plan.name)
@@ -222,35 +313,46 @@ class Kit:
 
     def _begin(self, plan: Plan, arguments: Mapping[str, Any]) -> Session:
         """Everything that is decided before the flow starts; raises before anything is spent."""
-        started, wall = time.perf_counter(), time.time()
-        store, exact, role = self._store, plan.exact, "call"
+        started, now = time.perf_counter(), Moment(time.time(), time.monotonic(), self._boot)
+        exact, role = plan.exact, "call"
         if in_reference():
             exact, role = None, "reference"
         scope = self._resolve(plan, arguments)
-        scope_id = _scope_id(scope)
-        model = plan.model_of(arguments)
-        if model is not None and (model, plan.provider) not in self._priced:
-            self.prices.check(model, plan.provider)
-            self._priced.add((model, plan.provider))
+        scope_id, label = self._named(scope)
         key, epoch = None, ""
         if exact is not None:
-            epoch = store.epoch(exact.epochs, scope_id)
+            epoch = self._store.epoch(exact.epochs, scope_id)
             key = plan.digest(scope, arguments)
         parent = current.get()
         above = parent if parent is not None and parent.home is self else None  # rows join within one ledger
         call_id = new_id()
+        owner = f"call {plan.name} {scope_id}", plan.name if label is None else f"{plan.name} {label}"
+        reservation = self._reservation(plan, call_id, owner, parent, now.wall)
         request = Request(
             id=call_id,
             parent_id=None if above is None else above.request.id,
             root_id=call_id if above is None else above.request.root_id,
-            name=plan.name, version=plan.version, scope=self._label(scope), key=key, exact=exact, epoch=epoch,
-            stream=plan.stream, started=started, wall=wall, role=role,
+            name=plan.name, version=plan.version, scope=label, key=key, exact=exact, epoch=epoch,
+            stream=plan.stream, started=started, now=now, role=role,
+            reserves=bool(reservation) or not self._ports.known(plan.model_of(arguments), plan.provider),
             text=_texts(arguments) if self._text else None,
         )  # fmt: skip
         return Session(
-            request, scope_id=scope_id, arguments=arguments, model=model, provider=plan.provider,
-            prices=self.prices, warn=self._warn, parent=parent, home=self,
+            request, plan, scope_id=scope_id, arguments=arguments, prices=self.prices, warn=self._warn, parent=parent,
+            home=self, reservation=reservation, scope=scope, learned=self._ports.learned,
         )  # fmt: skip
+
+    def _reservation(
+        self, plan: Plan, call_id: str, owner: tuple[str, str], parent: Session | None, now: float
+    ) -> Reservation:
+        """The budgets that a call comes under: those in force here, its own, and those of the calls around it."""
+        allowed = self._allowed.get()
+        if plan.budget:
+            allowed = allowed.under(plan.budget, *owner)
+        purses = allowed.purses
+        if parent is not None and parent.reservation.purses:
+            purses = tuple(dict.fromkeys((*parent.reservation.purses, *purses)))
+        return Reservation(call_id, purses, allowed.lines(now) if allowed.windowed else ())
 
     def _finish(self, session: Session, done: Done) -> None:
         """Report to the caller's call, and raise what the function raised."""
@@ -278,6 +380,20 @@ class Kit:
             found[name] = value
         return found
 
+    def _named(self, scope: dict[str, Any] | None) -> tuple[str, str | None]:
+        """The id and the label of a scope; those of text values are remembered."""
+        if scope is None:
+            return "-", None
+        parts = tuple(scope.items())
+        if not all(type(value) is str for value in scope.values()):
+            return _scope_id(scope), self._label(scope)
+        found = self._scopes.get(parts)
+        if found is None:
+            if len(self._scopes) >= _MOST_SCOPES:
+                self._scopes.clear()
+            found = self._scopes[parts] = _scope_id(scope), self._label(scope)
+        return found
+
     def _label(self, scope: Mapping[str, Any] | None) -> str | None:
         if scope is None:
             return None
@@ -290,6 +406,27 @@ class Kit:
                 return
             self._warned.add(message)
         warnings.warn(f"costkit: {message}", RuntimeWarning, stacklevel=2)
+
+
+def _one(savings: tuple[Exact, ...]) -> Exact | None:
+    kinds = [s.kind for s in savings if isinstance(s, Exact)]
+    if len(kinds) != len(savings) or len(set(kinds)) != len(kinds):
+        raise ConfigError("kit.call(*savings): give each saving once, e.g. costkit.exact(ttl='1d')")
+    return savings[0] if savings else None
+
+
+def _shared_by(scope: str | Sequence[str] | _Unsaid | None) -> tuple[str, ...] | None:
+    """The names that say who may share answers; raises ScopeError where nobody said it."""
+    if isinstance(scope, _Unsaid):
+        raise ScopeError(
+            'kit.call(): say who may share answers: scope="tenant" (an argument of the function), or scope=None if '
+            "everybody may"
+        )
+    if scope is not None and not scope:
+        raise ScopeError(
+            "kit.call(scope=...): empty; name an argument, or say scope=None if everybody may share"
+        )
+    return (scope,) if isinstance(scope, str) else scope if scope is None else _names(scope)
 
 
 def _names(scope: Sequence[str]) -> tuple[str, ...]:
@@ -306,18 +443,6 @@ def _differ(plan: Plan, other: Plan) -> bool:
 
 def _scope_id(scope: Mapping[str, Any] | None) -> str:
     return "-" if scope is None else digest(scope, "scope", "", {})[:32]
-
-
-def _secret(secret: str | bytes | None) -> bytes | None:
-    value = os.environ.get("COSTKIT_SECRET") if secret is None else secret
-    if value is None or value == "":
-        return None
-    raw = value.encode() if isinstance(value, str) else value
-    if not isinstance(raw, bytes):
-        raise ConfigError(f"Kit(secret=...): text or bytes, not {type(raw).__name__}")
-    if len(raw) < 16:
-        raise ConfigError("Kit(secret=...): at least 16 bytes, for example what secrets.token_hex() returns")
-    return raw
 
 
 def _texts(arguments: Mapping[str, Any]) -> Callable[[Any], tuple[str | None, str | None]]:

@@ -13,11 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .budget import Budget, amount
 from .errors import ConfigError
 from .exact import Exact
 from .key import digest, encode_value
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["MaxCost", "Plan", "make_plan"]
+
+MaxCost = int | Callable[..., Any]
+"""The most one call may cost: nano-dollars, or a function of its arguments that says it as text ("0.02 USD") or 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,10 @@ class Plan:
     names: frozenset[str]
     positional: tuple[str, ...] | None
     defaults: Mapping[str, Any] = field(repr=False)
+    budget: tuple[Budget, ...] = ()
+    max_cost: MaxCost | None = None
+    outputs: bool = True  # False: the model writes nothing (embeddings), so no output limit is needed
+    reads: Callable[[Any], Any] | None = None  # a value, or a chunk, to what the usage readers know
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments by name, defaults filled in; raises TypeError as the function itself would."""
@@ -68,12 +76,15 @@ class Plan:
                 flat[name] = value
         return flat
 
+    def called(self, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+        """What ``function`` returns for this call's arguments, given as the caller of the wrapped one gives them."""
+        return function(*_positional(self.signature, arguments), **_named(self.signature, arguments))
+
     def digest(self, scope: Mapping[str, Any] | None, arguments: Mapping[str, Any]) -> str:
         """The key of a call; raises UnkeyableArgument."""
         keyed: Mapping[str, Any]
         if callable(self.key):
-            args, kwargs = _positional(self.signature, arguments), _named(self.signature, arguments)
-            keyed = {"key()": self.key(*args, **kwargs)}
+            keyed = {"key()": self.called(self.key, arguments)}
         elif self.left_out or self.key:
             by_name = self.key or {}
             keyed = {
@@ -119,6 +130,8 @@ def make_plan(
     key: Callable[..., Any] | Mapping[str, Callable[[Any], Any]] | None,
     model: str | None,
     provider: str | None,
+    budget: tuple[Budget, ...] = (),
+    max_cost: str | int | Callable[..., Any] | None = None,
 ) -> Plan:
     """Check the decorator's settings against the function; raises ConfigError."""
     if isinstance(fn, (staticmethod, classmethod)):
@@ -156,6 +169,10 @@ def make_plan(
         names=frozenset(parameters),
         positional=tuple(positional) if simple else None,
         defaults={p.name: p.default for p in parameters.values() if p.default is not empty},
+        budget=budget,
+        max_cost=max_cost
+        if max_cost is None or callable(max_cost)
+        else amount(max_cost, "kit.call(max_cost=...)"),
     )
 
 

@@ -14,12 +14,18 @@ from dataclasses import replace
 from typing import Any
 
 from . import tokens
-from .call import Attempt, Cost, Usage
-from .errors import UnknownPrice, UsageError
+from .call import Attempt, Cost, Usage, new_id
+from .effects import Abandoned, Done, Raised, Request, Returned
+from .errors import ConfigError, UnknownPrice, UsageError
 from .flight import Flight
-from .flow import Abandoned, Done, Raised, Request, Returned
-from .prices import Prices
+from .lease import Lease
+from .plan import Plan
+from .prices import Priced, Prices
+from .reserve import Reservation
+from .store import Moment
+from .tokens import Ratio
 from .usage import COMPLETE, Seen, read_response, read_stream
+from .usage.fields import fields_of
 
 __all__ = ["Session", "current", "in_reference", "record", "reference"]
 
@@ -30,31 +36,56 @@ class Session:
     def __init__(
         self,
         request: Request,
+        plan: Plan,
         *,
         scope_id: str,
         arguments: Mapping[str, Any],
-        model: str | None,
-        provider: str | None,
         prices: Prices,
         warn: Callable[[str], None],
-        parent: Session | None,
+        parent: Session | None = None,
         home: object = None,
+        reservation: Reservation | None = None,
+        scope: Mapping[str, Any] | None = None,
+        learned: Callable[[str, str], Ratio | None] = lambda name, model: None,
     ) -> None:
-        self.request, self.scope_id, self.arguments = request, scope_id, arguments
-        self.model, self.provider, self.prices, self.warn = model, provider, prices, warn
-        self.parent, self.home = parent, home
+        self.request, self.plan, self.scope_id, self.arguments = request, plan, scope_id, arguments
+        self.model, self.provider, self.prices, self.warn = (
+            plan.model_of(arguments),
+            plan.provider,
+            prices,
+            warn,
+        )
+        self.parent, self.home, self.scope = parent, home, scope
+        self.reservation = Reservation(request.id) if reservation is None else reservation
         self.flight: Flight | None = None
         self.waited: Flight | None = None
+        self.lease: Lease | None = None
+        self.learned = learned
         self.attempts: list[Attempt] = []
         self.nested: list[Cost] = []
         self.free = False
         self.ended = False
+        self.failed = False
         self._ends: dict[str, str | None] = {}  # how nested calls ended, by function: a retry makes up for it
         self._recorded = False
         self._by_hand = False
         # Objects whose spending is counted already; held, so that no other object gets their id.
         self._known: dict[int, Any] = {}
+        self._answers: set[str] = set()  # the same by their provider's id, for what an SDK makes of them
         self._called = request.started
+
+    def again(self, moment: Moment) -> Session:
+        """The same call once more, in the background, on its own account: only windowed budgets hold for it."""
+        call_id, lines = new_id(), self.reservation.lines
+        request = replace(
+            self.request, id=call_id, parent_id=None, root_id=call_id, role="refresh", started=time.perf_counter(),
+            now=moment, reserves=self.request.reserves or bool(lines),
+        )  # fmt: skip
+        return Session(
+            request, self.plan, scope_id=self.scope_id, arguments=self.arguments, prices=self.prices, warn=self.warn,
+            home=self.home, reservation=Reservation(call_id, (), lines), scope=self.scope,
+            learned=self.learned,
+        )  # fmt: skip
 
     def inside(self, key: str) -> bool:
         """Whether a call with this key is among the callers of this one."""
@@ -78,21 +109,32 @@ class Session:
         finally:
             current.reset(token)
 
-    def returned(self, value: Any, ttft: float | None = None, chunks: list[Any] | None = None) -> Returned:
+    def returned(
+        self, value: Any, ttft: float | None = None, chunks: list[Any] | None = None
+    ) -> Returned | Raised:
         """The function returned ``value``; for a stream copies of its ``chunks``."""
         self._observe(value if chunks is None else chunks)
         if not (self.attempts or self.nested or self.free):
             self._add(Seen(self.model, self.provider, None, None, None), "reference")
         self.ended = True
+        if (
+            self.request.role == "refresh"
+            and self.plan.digest(self.scope, self.arguments) != self.request.key
+        ):
+            # The caller went on with a list or dict of his, changed it, and it was sent as changed.
+            self.failed = True
+            error = ConfigError("the call's arguments were changed while it was refreshed")
+            return Raised(error, tuple(self.attempts), self._nested(), self._latency(), ttft)
         return Returned(value, tuple(self.attempts), self._nested(), self._latency(), ttft, self._cut())
 
     def raised(self, error: Exception, chunks: list[Any] | None = None, ttft: float | None = None) -> Raised:
         """The function raised its own exception, perhaps after some chunks."""
+        self.failed = True
         if chunks:
             self._observe(chunks)
         if not (self.attempts or self.nested or self.free):
             seen = Seen(self.model, self.provider, None, None, None)
-            self._add(seen, "reference", error=type(error).__name__)
+            self._add(seen, "reference", error=type(error).__name__, free=_refused_by_provider(error))
         self.ended = True
         return Raised(error, tuple(self.attempts), self._nested(), self._latency(), ttft)
 
@@ -124,6 +166,24 @@ class Session:
         if self.parent is not None and not isinstance(thing, (str, bytes, type(None))):
             self.parent._known[id(thing)] = thing
 
+    def counted(self, thing: Any, answer: object = None) -> None:
+        """``thing`` was made of an answer that a call inside this one has counted, known by the id ``answer``."""
+        self._known[id(thing)] = thing
+        if isinstance(answer, str):
+            self._answers.add(answer)
+
+    def _is_counted(self, thing: Any) -> bool:
+        if id(thing) in self._known or not self._answers:
+            return id(thing) in self._known
+        told = fields_of(thing) or {}
+        inner = fields_of(told.get("message")) or fields_of(told.get("response")) or told
+        answer = inner.get("id")
+        return isinstance(answer, str) and answer in self._answers
+
+    def tells(self, chunk: Any) -> bool:
+        """Whether the chunk is part of the answer, and not only the head of its response."""
+        return self.plan.reads is None or self.plan.reads(chunk) is not None
+
     def report(self, done: Done) -> None:
         """Tell the caller's call, if there is one, what this one cost, returned, and whether it was whole."""
         if self.parent is None:
@@ -144,9 +204,16 @@ class Session:
         if self.request.stream:
             if self._recorded:
                 return
-            value = [chunk for chunk in value if id(chunk) not in self._known]
-        elif self._by_hand or id(value) in self._known:
+            value = [chunk for chunk in value if not self._is_counted(chunk)]
+        elif self._by_hand or self._is_counted(value):
             return
+        if self.plan.reads is not None:
+            read = self.plan.reads
+            value = (
+                [body for chunk in value if (body := read(chunk)) is not None]
+                if self.request.stream
+                else read(value)
+            )
         try:
             if self.request.stream:
                 seen = read_stream(value, provider=self.provider)
@@ -156,51 +223,64 @@ class Session:
                     seen = replace(seen, finish="incomplete")
             else:
                 seen = read_response(value, provider=self.provider)
-        except UsageError as exc:
-            self.warn(f"{self.request.name}: {exc}; the answer is kept, its cost is unknown")
+        except Exception as exc:  # noqa: BLE001 - the answer is paid for, whatever it is made of
+            told = exc if isinstance(exc, UsageError) else f"its usage cannot be read ({type(exc).__name__})"
+            self.warn(f"{self.request.name}: {told}; the answer is kept, its cost is unknown")
             seen = Seen(self.model, self.provider, None, None, None)
         if seen is not None:
             self._add(seen, "reference")
 
-    def _add(self, seen: Seen, role: str, error: str | None = None) -> None:
+    def _add(self, seen: Seen, role: str, error: str | None = None, free: bool = False) -> None:
         usage = seen.usage
         if usage is None and seen.text is not None:
             usage = self._estimate(seen)
         model = seen.model or self.model
         provider = seen.provider or self.provider
-        cost, price_id = self._price(usage, model, provider, seen.tier)
+        # What the provider says it billed counts fees that no token tells.
+        priced = None if seen.cost is not None else self._price(usage, model, provider, seen.tier)
+        cost = seen.cost if priced is None else priced.cost
         self.attempts.append(
-            Attempt(role, model, provider, usage, cost, price_id, seen.finish, self._latency(), error=error)
+            Attempt(
+                role,
+                model,
+                provider,
+                usage,
+                0 if cost is None and free else cost,
+                price_id=None if priced is None else priced.price_id,
+                finish=seen.finish,
+                latency=self._latency(),
+                error=error,
+                snapshot=None if priced is None else priced.snapshot,
+            )
         )
 
     def _price(
         self, usage: Usage | None, model: str | None, provider: str | None, tier: Mapping[str, str] | None
-    ) -> tuple[int | None, str | None]:
+    ) -> Priced | None:
         if usage is None or model is None:
-            return None, None
+            return None
         failure: UnknownPrice | None = None
         names = [model] if self.model in (None, model) else [model, self.model]
         for name in names:
             try:
-                priced = self.prices.price(usage, model=name, provider=provider, context=tier)
+                return self.prices.price(usage, model=name, provider=provider, context=tier)
             except UnknownPrice as exc:
                 failure = exc
-                continue
-            return priced.cost, priced.price_id
         self.warn(f"{self.request.name}: {failure}")
-        return None, None
+        return None
 
     def _estimate(self, seen: Seen) -> Usage | None:
         model = seen.model or self.model
-        prompt = self.arguments.get("messages", self.arguments.get("prompt"))
-        if prompt is None:
-            prompt = "\n".join(v for v in self.arguments.values() if isinstance(v, str))
-        if model is None or not isinstance(prompt, (str, list, tuple)):
+        if model is None:
             return None
         try:
-            return tokens.estimate(model, prompt, seen.text or "")
+            sent = tokens.count_arguments(self.arguments, model=model)
+            received = tokens.count(seen.text or "", model=model)
         except Exception:  # noqa: BLE001 - the answer is paid for: a count that fails is a missing one
             return None
+        ratio = self.learned(self.request.name, self.model or model)
+        sent = sent if ratio is None else round(sent * ratio.mean)
+        return Usage(in_fresh=sent, out_text=received, state="estimated")
 
     def _nested(self) -> Cost:
         parts = self.nested
@@ -214,6 +294,21 @@ class Session:
 
     def _latency(self) -> float:
         return time.perf_counter() - self._called
+
+
+_NOT_REACHED = (
+    "APIConnectionError",
+    "ConnectError",
+    "ConnectTimeout",
+)  # of SDKs, and of the HTTP library below
+
+
+def _refused_by_provider(error: Exception) -> bool:
+    """Whether the provider answered with an error, or was not reached at all: neither is billed. A timeout may be."""
+    status = getattr(error, "status_code", None)
+    if type(status) is int:
+        return 400 <= status < 600
+    return isinstance(error, ConnectionError) or type(error).__name__ in _NOT_REACHED
 
 
 current: ContextVar[Session | None] = ContextVar("costkit_current", default=None)

@@ -1,54 +1,87 @@
-"""Sealed entries in diskcache, with a memory front.
+"""Sealed entries on disk, with a memory front.
 
-diskcache 5.6.3 unpickles what a row tells it to (CVE-2025-69872), opens and deletes the file names it finds
-there, and its JSONDisk does too. :class:`SealedDisk` does none of it: text keys, bytes kept inline, no file,
-no pickle. Each value is sealed over format, scope, key and body (HMAC-SHA256 with a secret, a plain BLAKE2b
-checksum without), and a row that does not verify is a miss. A checksum finds damage; only a secret finds
-forgery.
+Each value is sealed over scope, key and body (:mod:`costkit.secret`), and a row that does not verify is a miss.
+A checksum finds damage; only a secret finds forgery. The engine below, and what it is kept from doing, is in
+:mod:`costkit.disk`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import hmac
 import json
-import os
+import shutil
+import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import diskcache
 
-from . import codec
+from . import codec, forks
+from .disk import SealedCache, SealedDisk
+from .epochs import Epochs
 from .errors import FolderError
-from .folder import private_file
+from .folder import private_file, private_folder
+from .secret import Seal
 
-__all__ = ["Entry", "Epochs", "Front", "SealedDisk", "Store"]
+__all__ = ["Entry", "Epochs", "Front", "Moment", "SealedDisk", "Store", "boot"]
 
-_SEALED, _CHECKED = b"\x02", b"\x01"
 _FUTURE_SLACK = 300.0
+_FORGET_PATIENCE = 60.0
+_TRY_AGAIN = 60.0  # seconds until a cache that could not be opened is tried again
+_PASSING = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Now: Unix seconds, the monotonic clock, and which boot of the machine it counts from ("": not known)."""
+
+    wall: float
+    mono: float = 0.0
+    boot: str = ""
+
+
+def boot() -> str:
+    """What tells this boot of the machine from others; "" where nothing does."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()[:36]
+    except (OSError, ValueError):
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A stored answer. Times are Unix seconds, ``latency`` seconds, ``cost`` nano-dollars (None: unknown).
+    """A stored answer. Times are Unix seconds, ``ttl`` (how long it is fresh), ``life`` (how long it may be served at
+    all; None: no limit) and ``latency`` seconds, ``cost`` nano-dollars (None: unknown).
 
     ``stream`` says that the payload is a list of chunks; ``epoch`` is the state of the named epochs it was
-    made in.
+    made in; ``failed`` names the exception of a call that failed, whose payload is empty. ``mono`` is the
+    monotonic clock when it was made, which counts within one ``boot`` of the machine.
     """
 
     payload: bytes
     at: float
-    expires: float | None = None
+    ttl: float | None = None
+    life: float | None = None
     cost: int | None = None
     latency: float = 0.0
     stream: bool = False
     epoch: str = ""
+    failed: str = ""
+    mono: float = 0.0
+    boot: str = ""
 
     def value(self) -> Any:
         """The stored value, a fresh object at every call.
@@ -58,11 +91,16 @@ class Entry:
         """
         return codec.decode(self.payload)
 
-    def fresh(self, now: float, epoch: str) -> bool:
+    def age(self, moment: Moment) -> float:
+        """Seconds since it was made, by the clock that says more: a wall clock set back makes nothing young."""
+        wall = moment.wall - self.at
+        return max(wall, moment.mono - self.mono) if self.boot and self.boot == moment.boot else wall
+
+    def usable(self, moment: Moment, epoch: str) -> bool:
         """Whether the entry may still be served. One from the future (a clock that jumped back) may not."""
-        if self.epoch != epoch or self.at > now + _FUTURE_SLACK:
+        if self.epoch != epoch or self.at > moment.wall + _FUTURE_SLACK:
             return False
-        return self.expires is None or now < self.expires
+        return self.life is None or self.age(moment) < self.life
 
     def to_bytes(self) -> bytes:
         """Header length, JSON header, payload."""
@@ -76,51 +114,12 @@ class Entry:
         """The inverse of :meth:`to_bytes`; raises ValueError, KeyError or TypeError on anything else."""
         size = int.from_bytes(body[:4], "big")
         entry = cls(payload=body[4 + size :], **json.loads(body[4 : 4 + size]))
-        numbers = (entry.at, entry.latency, 0.0 if entry.expires is None else entry.expires)
-        texts = (
-            type(entry.epoch) is str and type(entry.stream) is bool and type(entry.cost) in (int, type(None))
-        )
-        if not texts or any(type(n) not in (int, float) for n in numbers):
+        numbers = (entry.at, entry.latency, entry.mono, entry.ttl or 0.0, entry.life or 0.0)
+        others = type(entry.stream) is bool and type(entry.cost) in (int, type(None))
+        texts = all(type(text) is str for text in (entry.epoch, entry.failed, entry.boot))
+        if not (others and texts) or any(type(n) not in (int, float) for n in numbers):
             raise ValueError("not the fields of an entry")
         return entry
-
-
-class SealedDisk(diskcache.Disk):  # type: ignore[misc]
-    """diskcache's serialisation cut down to text keys and inline bytes; it reads and removes no file."""
-
-    def put(self, key: Any) -> Any:
-        if type(key) is not str:
-            raise TypeError("keys of the costkit store are text")
-        return key, True
-
-    def get(self, key: Any, raw: Any) -> Any:
-        return key if type(key) is str and raw else ""
-
-    def store(self, value: Any, read: bool, key: Any = None) -> Any:
-        if type(value) is not bytes or read:
-            raise TypeError("values of the costkit store are bytes")
-        return 0, 1, None, value
-
-    def fetch(self, mode: Any, filename: Any, value: Any, read: bool) -> Any:
-        return value if mode == 1 and filename is None and type(value) is bytes else None
-
-    def remove(self, file_path: Any) -> None:
-        """Rows of ours name no file; one that does was planted, and the file is not ours to delete."""
-
-
-_SETTINGS: Mapping[str, Any] = {
-    "statistics": 0,
-    "tag_index": 1,
-    "eviction_policy": "least-recently-stored",
-    "cull_limit": 10,
-    "sqlite_auto_vacuum": 1,
-    "sqlite_cache_size": 2**13,
-    "sqlite_journal_mode": "wal",
-    "sqlite_mmap_size": 0,
-    "sqlite_synchronous": 1,
-    "disk_min_file_size": 2**62,
-    "disk_pickle_protocol": 0,
-}
 
 
 class Front:
@@ -163,103 +162,6 @@ class Front:
             self._bytes = 0
 
 
-class Epochs:
-    """Named counters in one small file; bumping one makes every entry made under it a miss, in O(1).
-
-    Every process sees a bump at its next call: the file is replaced, and a stat tells. The file has an identity of its
-    own, part of every state: when it is lost or damaged its successor has another one, so that no counter that starts
-    again can bring back what was bumped away.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "epochs.json"
-        self._seen: tuple[int, int, int] | None = None
-        self._identity = ""
-        self._counts: dict[str, int] = {}
-        self._mutex = threading.Lock()
-        self._adrift = False
-        self.changes = 0
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Reread the file if it was replaced, make it if it is missing or damaged."""
-        seen = self._stamp()
-        if seen is not None and seen == self._seen:
-            return
-        with self._mutex:
-            if not self._read():
-                self._renew()
-
-    def state(self, names: tuple[str, ...]) -> str:
-        """The counters of these names, and whose they are, as one text."""
-        counts = self._counts
-        return ",".join([self._identity, *[f"{name}={counts[name]}" for name in names if name in counts]])
-
-    def bump(self, name: str) -> int:
-        """Count ``name`` up by one; safe between processes."""
-        self.refresh()
-        with self._mutex, self._locked():
-            self._read()
-            count = self._counts.get(name, 0) + 1
-            self._write({**self._counts, name: count})
-            self._read()
-        return count
-
-    def after_fork(self) -> None:
-        """Another thread of the parent may have held the lock."""
-        self._mutex = threading.Lock()
-
-    def _stamp(self) -> tuple[int, int, int] | None:
-        try:
-            info = os.stat(self._path)
-        except OSError:
-            return None
-        return info.st_ino, info.st_mtime_ns, info.st_size
-
-    def _read(self) -> bool:
-        """Take over what the file says, if it says anything."""
-        seen = self._stamp()
-        try:
-            read = json.loads(self._path.read_bytes())
-            identity, counts = str(read["identity"]), {str(k): int(v) for k, v in read["counts"].items()}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            self._seen = None
-            return False
-        if (seen, identity, counts) != (self._seen, self._identity, self._counts):
-            self._seen, self._identity, self._counts = seen, identity, counts
-            self.changes += 1
-        return True
-
-    def _renew(self) -> None:
-        """Start anew under a new identity; one that cannot be written holds for this process."""
-        try:
-            with self._locked():
-                if self._read():
-                    return
-                self._identity, self._counts = os.urandom(8).hex(), {}
-                self._write({})
-                self._read()
-                self._adrift = False
-        except (OSError, FolderError):
-            if self._adrift:
-                return
-            self._adrift, self._identity, self._counts = True, os.urandom(8).hex(), {}
-        self.changes += 1
-
-    def _write(self, counts: dict[str, int]) -> None:
-        fresh = private_file(self._path.with_suffix(f".{os.getpid()}.{threading.get_ident()}"))
-        fresh.write_text(json.dumps({"identity": self._identity, "counts": counts}))
-        os.replace(fresh, self._path)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        import fcntl
-
-        with open(private_file(self._path.with_suffix(".lock")), "r+b") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-
-
 class Store:
     """Entries by scope and key, in memory and on disk. Trouble with the disk is a miss and is counted.
 
@@ -269,31 +171,42 @@ class Store:
 
     def __init__(self, folder: Path, *, secret: bytes | None = None, size_limit: int = 1 << 30) -> None:
         self._folder = folder / "cache"
-        self._secret = secret
+        self._marks = Seal(secret, "entry")
         self._size_limit = size_limit
         self.front = Front()
-        self.epochs = Epochs(folder)
-        self._inherited: tuple[object, ...] = ()
         self.troubles = {"damaged": 0, "failed": 0, "unwritten": 0}
+        self.epochs = Epochs(folder, secret=secret, troubles=self.troubles)
+        self._inherited: tuple[object, ...] = ()
         self._synced = 0
         self._cache = self._open()
 
     def _open(self) -> Any:
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        private_file(self._folder / "cache.db")
+        """The cache; None (everything is a miss) while the disk is full or the database held by somebody."""
+        self._tried = time.monotonic()
         try:
             return self._connect()
-        except Exception:  # noqa: BLE001 - whatever a damaged or planted database raises, it is set aside
-            aside = self._folder.with_name(f"cache.damaged-{time.time_ns()}")
-            self._folder.rename(aside)
+        except FolderError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever a damaged or planted database raises, it is set aside
+            if _passing(exc):
+                self.troubles["failed"] += 1
+                return None
+            self._folder.rename(self._folder.with_name(f"cache.damaged-{time.time_ns()}"))
             self.troubles["damaged"] += 1
-            self._folder.mkdir(mode=0o700)
-            private_file(self._folder / "cache.db")
             return self._connect()
 
+    def _again(self) -> Any:
+        """A cache that could not be opened, tried again once in a while."""
+        if time.monotonic() - self._tried > _TRY_AGAIN:
+            self._cache = self._open()
+        if self._cache is None:
+            raise OSError("the cache cannot be opened just now")
+        return self._cache
+
     def _connect(self) -> Any:
-        settings = {**_SETTINGS, "size_limit": self._size_limit}
-        return diskcache.Cache(str(self._folder), timeout=5, disk=SealedDisk, **settings)
+        private_file(private_folder(self._folder) / "cache.db")
+        with forks.inside:
+            return SealedCache(self._folder, size_limit=self._size_limit)
 
     def sync(self) -> None:
         """Notice epochs bumped by any process; the memory front starts afresh then."""
@@ -302,36 +215,49 @@ class Store:
             self._synced = self.epochs.changes
             self.front.clear()
 
-    def get(self, scope: str, key: str, now: float) -> Entry | None:
+    def recent(self, key: str, now: float) -> Entry | None:
+        """The entry, if it is in memory and fresh."""
+        entry = self.front.get(key)
+        return entry if entry is not None and (entry.ttl is None or now < entry.at + entry.ttl) else None
+
+    def get(self, scope: str, key: str, now: float, *, fresh: bool = False) -> Entry | None:
         """The entry, or None when there is none, it is damaged, or the disk fails.
 
-        One in memory that has expired is looked up on disk again: another process may have renewed it.
+        One in memory that is fresh no longer is looked up on disk again: another process may have renewed it. With
+        ``fresh`` the disk is looked at in any case, and memory stands in where nothing can be had of it.
         """
-        entry = self.front.get(key)
-        if entry is not None and (entry.expires is None or now < entry.expires):
-            return entry
+        known = self.front.get(key) if fresh else self.recent(key, now)
+        if known is not None and not fresh:
+            return known
+        entry = self._read(scope, key)
+        if entry is None:
+            return known
+        self.front.put(key, entry)
+        return entry
+
+    def _read(self, scope: str, key: str) -> Entry | None:
         try:
-            row = self._cache.get(key, default=None, retry=False)
+            with forks.inside:
+                row = self._cache.get(key, default=None, retry=False)
         except Exception:  # noqa: BLE001 - store trouble is a miss (DESIGN decision 2), whatever it is
             self.troubles["failed"] += 1
             return None
         if row is None:
             return None
         try:
-            entry = Entry.from_bytes(self._unseal(scope, key, row))
+            return Entry.from_bytes(self._unseal(scope, key, row))
         except (ValueError, KeyError, TypeError, RecursionError):
             self.troubles["damaged"] += 1
             return None
-        self.front.put(key, entry)
-        return entry
 
     def set(self, scope: str, key: str, entry: Entry) -> bool:
         """Keep the entry in memory and on disk; False (and counted) when the disk fails."""
         self.front.put(key, entry)
-        expire = None if entry.expires is None else max(0.0, entry.expires - entry.at)
         try:
             sealed = self._seal(scope, key, entry.to_bytes())
-            return bool(self._cache.set(key, sealed, expire=expire, tag=scope, retry=False))
+            cache = self._again() if self._cache is None else self._cache
+            with forks.inside:
+                return bool(cache.set(key, sealed, expire=entry.life, tag=scope, retry=False))
         except Exception:  # noqa: BLE001 - a full or failing disk must not cost the caller the answer
             self.troubles["unwritten"] += 1
             return False
@@ -342,36 +268,66 @@ class Store:
         return self.epochs.state((*names, f"forget:{scope}"))
 
     def forget(self, scope: str) -> int:
-        """Delete every entry of a scope; an answer that is being made meanwhile is not served afterwards."""
+        """Delete every entry of a scope; an answer that is being made meanwhile is not served afterwards.
+
+        Databases that were set aside as damaged are removed: they may hold answers of this scope.
+
+        Raises:
+            FolderError: the entries cannot be deleted now. They are not served any more all the same.
+        """
         self.epochs.bump(f"forget:{scope}")
         self.sync()
-        return int(self._cache.evict(scope, retry=True))
+        for aside in self._folder.parent.glob("cache.damaged-*"):
+            shutil.rmtree(aside, ignore_errors=True)
+        if self._cache is None:
+            self._cache = self._open()
+        try:
+            return self._evicted(scope)
+        except Exception as exc:
+            raise FolderError(
+                f"kit.forget(): the cache could not be changed ({type(exc).__name__}); nothing of this scope is "
+                "served any more, but it still stands on the disk: call again"
+            ) from exc
+
+    def _evicted(self, scope: str) -> int:
+        gone, end = 0, time.monotonic() + _FORGET_PATIENCE
+        while True:
+            try:
+                with forks.inside:
+                    gone += int(self._cache.evict(scope, retry=False))
+            except diskcache.Timeout as exc:
+                gone += exc.args[0] if exc.args else 0
+                if time.monotonic() > end:
+                    raise
+                continue
+            with forks.inside:
+                self._cache.purge()
+            return gone
 
     def close(self) -> None:
         """Close this thread's connection."""
-        self._cache.close()
+        if self._cache is not None:
+            self._cache.close()
 
     def after_fork(self) -> None:
         """The child opens connections of its own, and no thread of the parent's holds its locks."""
         self._inherited = (*self._inherited, getattr(self._cache, "_local", None))
-        self._cache._local = threading.local()
+        if self._cache is not None:
+            self._cache._local = threading.local()
         self.front.after_fork()
         self.epochs.after_fork()
 
-    def _mac(self, scope: str, key: str, body: bytes) -> tuple[bytes, bytes]:
-        parts = (b"costkit-entry/1", scope.encode(), key.encode())
-        message = b"".join(len(p).to_bytes(4, "big") + p for p in parts) + body
-        if self._secret is not None:
-            return _SEALED, hmac.digest(self._secret, message, "sha256")
-        return _CHECKED, hashlib.blake2b(message, digest_size=32).digest()
-
     def _seal(self, scope: str, key: str, body: bytes) -> bytes:
-        kind, mac = self._mac(scope, key, body)
-        return kind + mac + body
+        return self._marks.mark(scope.encode(), key.encode(), body) + body
 
     def _unseal(self, scope: str, key: str, row: bytes) -> bytes:
-        body = row[33:]
-        kind, mac = self._mac(scope, key, body)
-        if row[:1] != kind or not hmac.compare_digest(row[1:33], mac):
+        body = row[Seal.SIZE :]
+        if not self._marks.fits(row[: Seal.SIZE], scope.encode(), key.encode(), body):
             raise ValueError("the seal does not fit")
         return body
+
+
+def _passing(error: Exception) -> bool:
+    """Whether the trouble is the disk's or another process's, and the database itself may be sound."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, OSError) or (code is not None and code & 0xFF in _PASSING)

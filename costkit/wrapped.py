@@ -16,10 +16,12 @@ from collections.abc import (
 )
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
+from . import effects
 from . import flow as flows
 from .call import Outcome
-from .drive import Ports, run_async, run_async_stream, run_stream, run_sync
+from .drive import run_async, run_async_stream, run_stream, run_sync
 from .plan import Plan
+from .ports import Ports
 from .session import Session
 
 __all__ = [
@@ -44,8 +46,8 @@ class Owner(Protocol):
     _ports: Ports
 
     def _begin(self, plan: Plan, arguments: Mapping[str, Any]) -> Session: ...
-    def _finish(self, session: Session, done: flows.Done) -> None: ...
-    def _outcome(self, session: Session, done: flows.Done) -> Outcome[Any]: ...
+    def _finish(self, session: Session, done: effects.Done) -> None: ...
+    def _outcome(self, session: Session, done: effects.Done) -> Outcome[Any]: ...
 
 
 class _Wrapper:
@@ -177,7 +179,7 @@ class StreamCall(_Wrapper, Generic[P, Y]):
     ) -> Generator[Y, None, None]:
         session, invoke, flow = self._start(args, kwargs)
 
-        def finish(done: flows.Done) -> None:
+        def finish(done: effects.Done) -> None:
             self._owner._finish(session, done)
             if told is not None:
                 told.outcome = self._owner._outcome(session, done)
@@ -232,7 +234,7 @@ class AsyncStreamCall(_Wrapper, Generic[P, Y]):
     ) -> AsyncGenerator[Y, None]:
         session, invoke, flow = self._start(args, kwargs)
 
-        def finish(done: flows.Done) -> None:
+        def finish(done: effects.Done) -> None:
             self._owner._finish(session, done)
             if told is not None:
                 told.outcome = self._owner._outcome(session, done)

@@ -11,14 +11,14 @@ import pytest
 
 from costkit import codec
 from costkit.call import Attempt, Cost, Usage
-from costkit.exact import exact
-from costkit.flight import Flight, Flights
-from costkit.flow import (
+from costkit.effects import (
     Abandoned,
     Call,
+    Claim,
+    Claimed,
     Done,
     Effect,
-    Flow,
+    Held,
     Join,
     Keep,
     Land,
@@ -27,14 +27,20 @@ from costkit.flow import (
     Left,
     Lookup,
     Lost,
+    Pause,
     Raised,
+    Refused,
     Request,
     Returned,
+    Taken,
     Whole,
     Write,
-    flow,
-)
-from costkit.store import Entry
+)  # fmt: skip
+from costkit.errors import BudgetUnavailable, RecentFailure
+from costkit.exact import exact
+from costkit.flight import Flight, Flights
+from costkit.flow import Flow, flow
+from costkit.store import Entry, Moment
 
 WALL = 1_700_000_000.0
 REQUEST = Request(
@@ -49,7 +55,7 @@ REQUEST = Request(
     epoch="",
     stream=False,
     started=100.0,
-    wall=WALL,
+    now=Moment(WALL),
 )
 
 
@@ -74,7 +80,7 @@ def returned(
 
 
 def entry(value: Any = "answer", **changes: Any) -> Entry:
-    return replace(Entry(codec.encode(value), WALL - 10, WALL + 3590, 40, 0.5), **changes)
+    return replace(Entry(codec.encode(value), WALL - 10, 3600.0, 3600.0, 40, 0.5), **changes)
 
 
 class Stepper:
@@ -134,12 +140,12 @@ def test_hit() -> None:
 
 def test_miss() -> None:
     """A miss leads, looks again, calls, stores, lands and only then writes its durable row."""
-    step = run(None, Lead(), None, returned(), None, None, None)
-    assert step.names == "Lookup Join Lookup Call Keep Land Write"
-    keep, land = step.effects[4], step.effects[5]
+    step = run(None, Lead(), Claimed(), None, returned(), None, None, None)
+    assert step.names == "Lookup Join Claim Lookup Call Keep Land Write"
+    keep, land = step.effects[5], step.effects[6]
     assert isinstance(keep, Keep) and isinstance(land, Land)
     assert keep.entry is land.entry and land.error is None and not land.gone
-    assert (keep.entry.at, keep.entry.expires, keep.entry.cost) == (WALL, WALL + 3600, 40)
+    assert (keep.entry.at, keep.entry.life, keep.entry.cost) == (WALL, 3600, 40)
     assert written(step).durable and written(step).attempts == spent_of(step)
     assert ended(step).value == "answer" and ended(step).saving is None
     assert ended(step).cost == Cost(provider=40, counterfactual=40)
@@ -153,22 +159,22 @@ def test_nested_money_is_in_the_cost_and_not_in_the_row() -> None:
     """What wrapped calls inside spent is in this call's cost and entry, but its row holds its own attempts
     alone."""
     nested = Cost(provider=5, counterfactual=100, overhead=1, unknown=1, estimated=True)
-    step = run(None, Lead(), None, returned(own=(), nested=nested), None, None, None)
+    step = run(None, Lead(), Claimed(), None, returned(own=(), nested=nested), None, None, None)
     assert ended(step).cost == nested
     row = written(step).query
     assert (row.provider_cost, row.counterfactual_cost, row.unknown_costs) == (0, 0, 0) and not written(
         step
     ).durable
-    keep = step.effects[4]
+    keep = step.effects[5]
     assert isinstance(keep, Keep) and keep.entry.cost is None
 
 
 def test_unknown_cost_is_unknown() -> None:
     """An attempt without a known cost makes the counterfactual NULL, here and in later hits."""
-    step = run(None, Lead(), None, returned(own=spent(None)), None, None, None)
+    step = run(None, Lead(), Claimed(), None, returned(own=spent(None)), None, None, None)
     assert ended(step).cost == Cost(unknown=1)
     assert written(step).query.counterfactual_cost is None and written(step).query.unknown_costs == 1
-    keep = step.effects[4]
+    keep = step.effects[5]
     assert isinstance(keep, Keep)
     hit = run(keep.entry, None)
     assert written(hit).query.counterfactual_cost is None and ended(hit).cost == Cost(unknown=1)
@@ -176,9 +182,9 @@ def test_unknown_cost_is_unknown() -> None:
 
 def test_stored_between_look_up_and_lead() -> None:
     """A leader that finds the entry after all lands it for its followers and serves it; no call."""
-    step = run(None, Lead(), entry(), None, None)
-    assert step.names == "Lookup Join Lookup Land Write" and ended(step).saving == "exact"
-    land = step.effects[3]
+    step = run(None, Lead(), Claimed(), entry(), None, None)
+    assert step.names == "Lookup Join Claim Lookup Land Write" and ended(step).saving == "exact"
+    land = step.effects[4]
     assert isinstance(land, Land) and land.entry == entry()
 
 
@@ -192,8 +198,10 @@ def test_coalesced() -> None:
 
 def test_leader_failed_once() -> None:
     """After one failed leader a follower joins again and may lead."""
-    step = run(None, Lost(ValueError("x")), Lead(), None, returned(), None, None, None)
-    assert step.names == "Lookup Join Join Lookup Call Keep Land Write" and ended(step).value == "answer"
+    step = run(None, Lost(ValueError("x")), Lead(), Claimed(), None, returned(), None, None, None)
+    assert (
+        step.names == "Lookup Join Join Claim Lookup Call Keep Land Write" and ended(step).value == "answer"
+    )
 
 
 def test_leader_failed_twice() -> None:
@@ -207,7 +215,7 @@ def test_leader_failed_twice() -> None:
 
 def test_a_leader_that_went_away_is_no_failure() -> None:
     """Cancelled leaders are replaced any number of times."""
-    step = run(None, Lost(), Lost(), Lost(), Lead(), None, returned(), None, None, None)
+    step = run(None, Lost(), Lost(), Lost(), Lead(), Claimed(), None, returned(), None, None, None)
     assert step.names.count("Join") == 4 and ended(step).value == "answer"
 
 
@@ -244,9 +252,9 @@ def test_the_function_raised() -> None:
     """The function's own error lands the flight with it, is recorded with what it cost, and nothing is
     stored."""
     error = ValueError("x")
-    step = run(None, Lead(), None, Raised(error, spent(), Cost(), 0.5), None, None)
-    assert step.names == "Lookup Join Lookup Call Land Write"
-    land = step.effects[4]
+    step = run(None, Lead(), Claimed(), None, Raised(error, spent(), Cost(), 0.5), None, None)
+    assert step.names == "Lookup Join Claim Lookup Call Land Write"
+    land = step.effects[5]
     assert isinstance(land, Land) and land.error is error and land.entry is None and not land.gone
     assert ended(step).error is error and ended(step).cost.provider == 40
     assert (written(step).query.error, written(step).query.complete) == ("ValueError", True)
@@ -255,9 +263,9 @@ def test_the_function_raised() -> None:
 def test_abandoned() -> None:
     """A cancelled leader lands as gone, is recorded incomplete, billed, and nothing is stored."""
     error = GeneratorExit()
-    step = run(None, Lead(), None, Abandoned(error, spent(), Cost(), 0.5), None, None)
-    assert step.names == "Lookup Join Lookup Call Land Write"
-    land = step.effects[4]
+    step = run(None, Lead(), Claimed(), None, Abandoned(error, spent(), Cost(), 0.5), None, None)
+    assert step.names == "Lookup Join Claim Lookup Call Land Write"
+    land = step.effects[5]
     assert isinstance(land, Land) and land.gone and land.error is None and land.entry is None
     assert not written(step).query.complete and ended(step).error is error and written(step).durable
 
@@ -265,9 +273,9 @@ def test_abandoned() -> None:
 def test_not_storable() -> None:
     """An answer that would not come back is returned, not stored, and not shared."""
     value = object()
-    step = run(None, Lead(), None, returned(value), None, None)
-    assert step.names == "Lookup Join Lookup Call Land Write" and ended(step).value is value
-    land = step.effects[4]
+    step = run(None, Lead(), Claimed(), None, returned(value), None, None)
+    assert step.names == "Lookup Join Claim Lookup Call Land Write" and ended(step).value is value
+    land = step.effects[5]
     assert isinstance(land, Land) and (land.entry, land.error, land.gone) == (None, None, False)
 
 
@@ -276,9 +284,9 @@ def test_not_storable() -> None:
 )
 def test_not_admitted(value: Any, own: tuple[Attempt, ...]) -> None:
     """An incomplete answer is not stored, but those who waited for it get it."""
-    step = run(None, Lead(), None, returned(value, own), None, None)
-    assert step.names == "Lookup Join Lookup Call Land Write"
-    land = step.effects[4]
+    step = run(None, Lead(), Claimed(), None, returned(value, own), None, None)
+    assert step.names == "Lookup Join Claim Lookup Call Land Write"
+    land = step.effects[5]
     assert isinstance(land, Land) and land.entry is not None and land.entry.value() == value
 
 
@@ -288,23 +296,24 @@ def test_an_admit_that_raises_loses_no_money() -> None:
     step = run(
         None,
         Lead(),
+        Claimed(),
         None,
         returned(),
         None,
         None,
         request=replace(REQUEST, exact=exact(admit=lambda v: v.nope)),
     )
-    assert step.names == "Lookup Join Lookup Call Land Write"
+    assert step.names == "Lookup Join Claim Lookup Call Land Write"
     assert isinstance(ended(step).error, AttributeError) and ended(step).cost.provider == 40
     assert written(step).query.provider_cost == 40 and written(step).query.error == "AttributeError"
-    land = step.effects[4]
+    land = step.effects[5]
     assert isinstance(land, Land) and land.error is ended(step).error
 
 
 @pytest.mark.parametrize(
     "stale",
     [
-        entry(expires=WALL),
+        entry(life=10.0),
         entry(at=WALL + 1000),
         entry(epoch="kb=1"),
         entry(stream=True),
@@ -315,20 +324,22 @@ def test_an_admit_that_raises_loses_no_money() -> None:
 def test_what_may_not_be_served_is_a_miss(stale: Entry) -> None:
     """Expired, from the future, of another epoch, a stream for a call, or unreadable: the call is made,
     once."""
-    step = run(stale, Lead(), stale, returned(), None, None, None)
-    assert step.names == "Lookup Join Lookup Call Keep Land Write" and ended(step).saving is None
+    step = run(stale, Lead(), Claimed(), stale, returned(), None, None, None)
+    assert step.names == "Lookup Join Claim Lookup Call Keep Land Write" and ended(step).saving is None
 
 
 def test_an_unreadable_landing_is_joined_again() -> None:
     """A follower that cannot read what its leader landed joins again."""
-    step = run(None, Landed(entry(payload=b"?")), Lead(), None, returned(), None, None, None)
-    assert step.names == "Lookup Join Join Lookup Call Keep Land Write"
+    step = run(None, Landed(entry(payload=b"?")), Lead(), Claimed(), None, returned(), None, None, None)
+    assert step.names == "Lookup Join Join Claim Lookup Call Keep Land Write"
 
 
 def test_epoch_goes_into_the_entry() -> None:
     """The answer is stored under the epoch in which its call began."""
-    step = run(None, Lead(), None, returned(), None, None, None, request=replace(REQUEST, epoch="kb=3"))
-    keep = step.effects[4]
+    step = run(
+        None, Lead(), Claimed(), None, returned(), None, None, None, request=replace(REQUEST, epoch="kb=3")
+    )
+    keep = step.effects[5]
     assert isinstance(keep, Keep) and keep.entry.epoch == "kb=3"
     assert run(keep.entry, None, request=replace(REQUEST, epoch="kb=3")).names == "Lookup Write"
 
@@ -356,6 +367,157 @@ def test_ttft_of_a_replayed_stream_is_its_latency() -> None:
     step.send(entry(["a"], stream=True))
     step.send(None)
     assert ended(step).ttft == 0.125 == written(step).query.ttft
+
+
+# --- between processes
+
+
+def test_the_answer_of_another_process() -> None:
+    """While another process has the claim the flow pauses, looks again each time, and serves what appears."""
+    step = run(
+        None, Lead(), Taken(160.0), None, None, Taken(160.0), None, None, Taken(160.0), entry(), None, None
+    )
+    assert step.names == "Lookup Join Claim Lookup Pause Claim Lookup Pause Claim Lookup Land Write"
+    pauses = [effect.seconds for effect in step.effects if isinstance(effect, Pause)]
+    assert 0 < pauses[0] < pauses[1] <= 0.1
+    assert (ended(step).value, ended(step).saving) == ("answer", "coalesced")
+
+
+def test_a_claim_that_comes_free() -> None:
+    """When the other process is gone without an answer, this one makes the call."""
+    step = run(None, Lead(), Taken(160.0), None, None, Claimed(), None, returned(), None, None, None)
+    assert step.names == "Lookup Join Claim Lookup Pause Claim Lookup Call Keep Land Write"
+
+
+def test_cancelled_while_another_process_answers() -> None:
+    """A cancelled waiter lands its flight as gone, so that a follower goes on, and is recorded as incomplete."""
+    error = KeyboardInterrupt()
+    step = run(None, Lead(), Taken(160.0), None, Left(error), None, None)
+    assert step.names == "Lookup Join Claim Lookup Pause Land Write" and ended(step).error is error
+    land = step.effects[5]
+    assert isinstance(land, Land) and land.gone and not written(step).query.complete
+
+
+def test_the_claim_lasts_as_long_as_others_wait() -> None:
+    """The claim's patience is what ``exact(wait=...)`` says."""
+    step = run(None, Lead(), request=replace(REQUEST, exact=exact(wait="5s")))
+    claim = step.effects[-1]
+    assert isinstance(claim, Claim) and claim.patience == 5.0
+
+
+# --- stale-while-revalidate
+
+STALE = replace(REQUEST, exact=exact(ttl="1m", stale="1h"))
+
+
+def test_a_stale_answer_is_served_at_once_and_refreshed() -> None:
+    """Past its ttl and within stale, an answer is served as stale, and one refresh is asked for."""
+    step = run(entry(at=WALL - 61), None, None, request=STALE)
+    assert step.names == "Lookup Refresh Write" and ended(step).saving == "stale"
+    assert written(step).query.saved_by == "stale" and written(step).query.counterfactual_cost == 40
+    fresh = run(entry(at=WALL - 59), None, request=STALE)
+    assert fresh.names == "Lookup Write" and ended(fresh).saving == "exact"
+    gone = run(entry(at=WALL - 3660, life=9999.0), request=STALE)
+    assert gone.names == "Lookup Join"
+
+
+def test_a_refresh_makes_the_call_alone() -> None:
+    """A refresh leads without waiting, sees that the entry is stale yet, and makes the call."""
+    old = entry(at=WALL - 61)
+    step = run(Lead(), Claimed(), old, returned(), None, None, None, request=replace(STALE, role="refresh"))
+    assert step.names == "Join Claim Lookup Call Keep Land Write"
+    join = step.effects[0]
+    assert isinstance(join, Join) and not join.wait and written(step).query.role == "refresh"
+
+
+@pytest.mark.parametrize(
+    ("replies", "names"),
+    [
+        ((Lost(alone=True),), "Join"),
+        ((Lead(), Taken(160.0), entry(at=WALL - 61), None), "Join Claim Lookup Land"),
+        ((Lead(), Claimed(), entry(at=WALL - 1), None), "Join Claim Lookup Land"),
+    ],
+    ids=["in this process", "in another", "made meanwhile"],
+)
+def test_a_refresh_under_way_is_not_made_twice(replies: tuple[Any, ...], names: str) -> None:
+    """A refresh that somebody makes, or has made, is not made again, and leaves no row."""
+    step = run(*replies, request=replace(STALE, role="refresh"))
+    assert step.names == names and ended(step).error is None
+
+
+# --- negative entries
+
+NEGATIVE = replace(REQUEST, exact=exact(negative="10s"))
+
+
+def test_a_failure_is_remembered() -> None:
+    """With ``negative`` a failure is stored by its class alone, from when it came, and lands for the waiters."""
+    step = run(None, Lead(), Claimed(), None, Raised(ValueError("secret"), spent(), Cost(), 0.5), None, None, None,
+               None, request=NEGATIVE)  # fmt: skip
+    assert step.names == "Lookup Join Claim Lookup Call Lookup Keep Land Write"
+    keep = step.effects[6]
+    assert isinstance(keep, Keep) and keep.entry.failed == "ValueError" and keep.entry.payload == b""
+    assert (keep.entry.at, keep.entry.life) == (WALL + 0.5, 10.0) and "secret" not in str(keep.entry)
+    again = run(keep.entry, None, request=replace(NEGATIVE, now=Moment(WALL + 5)))
+    assert again.names == "Lookup Write" and written(again).query.error == "RecentFailure"
+    assert isinstance(ended(again).error, RecentFailure) and "4.5 s ago (ValueError)" in str(
+        ended(again).error
+    )
+    late = run(keep.entry, request=replace(NEGATIVE, now=Moment(WALL + 11)))
+    assert late.names == "Lookup Join"
+    unasked = run(keep.entry, request=replace(REQUEST, now=Moment(WALL + 5)))
+    assert unasked.names == "Lookup Join", "a call that does not remember failures makes the call"
+
+
+def test_waiters_of_a_remembered_failure_get_it() -> None:
+    """With ``negative`` the followers of a failed leader get its very exception, without a second call."""
+    error = ValueError("x")
+    step = run(None, Lost(error), None, request=NEGATIVE)
+    assert step.names == "Lookup Join Write" and ended(step).error is error
+
+
+# --- money is held before it is spent
+
+BUDGETED = replace(REQUEST, reserves=True)
+
+
+def test_money_is_held_before_the_call_and_settled_with_its_row() -> None:
+    """What is held is asked for after the claim and before the call, and settled in the row's own effect."""
+    step = run(None, Lead(), Claimed(), None, Held(100), returned(), None, None, None, request=BUDGETED)
+    assert step.names == "Lookup Join Claim Lookup Reserve Call Keep Land Write"
+    write = written(step)
+    assert write.settles and write.actual == 40 and write.durable and write.query.reserved == 100
+    hit = run(entry(), None, request=BUDGETED)
+    assert hit.names == "Lookup Write" and not written(hit).settles and written(hit).query.reserved is None
+
+
+@pytest.mark.parametrize(("own", "actual"), [((), 0), (spent(None), None)])
+def test_what_is_settled(own: tuple[Attempt, ...], actual: int | None) -> None:
+    """A call that spent nothing settles at 0; one whose cost is not known settles at all that was held."""
+    step = run(
+        None, Lead(), Claimed(), None, Held(100), returned(own=own), None, None, None, request=BUDGETED
+    )
+    assert written(step).settles and written(step).actual == actual and written(step).durable
+
+
+@pytest.mark.parametrize("reply", [Refused(BudgetUnavailable("x")), Left(KeyboardInterrupt())])
+def test_refused_before_anything_is_spent(reply: Refused | Left) -> None:
+    """A refused call is not made; its flight goes to a follower, who may have a budget of his own."""
+    step = run(None, Lead(), Claimed(), None, reply, None, None, request=BUDGETED)
+    assert step.names == "Lookup Join Claim Lookup Reserve Land Write" and ended(step).error is reply.error
+    land = step.effects[5]
+    assert isinstance(land, Land) and land.gone and land.error is None and not written(step).settles
+    assert written(step).query.provider_cost == 0 and written(step).query.error == type(reply.error).__name__
+
+
+def test_a_clock_set_back_makes_nothing_young() -> None:
+    """Within one boot the monotonic clock ages an entry although the wall clock was set back."""
+    one = entry(at=WALL, mono=50.0, boot="b", life=3600.0)
+    assert not one.usable(Moment(WALL - 200, 50.0 + 3600, "b"), "")
+    assert one.usable(Moment(WALL - 200, 50.0 + 3600, "other"), "") and one.usable(
+        Moment(WALL, 60.0, "b"), ""
+    )
+    assert not one.usable(Moment(WALL + 86400, 60.0, "b"), "")
 
 
 # --- many flows at once
@@ -434,6 +596,8 @@ class Flyer:
             self.landed += 1
             world.flights.land(effect, "", self)
             self.send(None)
+        elif isinstance(effect, Claim):
+            self.send(Claimed())
         else:
             self.writes += 1
             self.send(None)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from costkit.errors import FolderError
 from costkit.folder import open_folder, private_file
+from costkit.store import Store
 
 
 def mode(path: Path) -> int:
@@ -53,9 +59,52 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"] and mode(tmp_path) == 0o755
 
 
-@pytest.mark.parametrize("mark", ['{"format": 2}', "not json", "[]"])
+@pytest.mark.parametrize(
+    "mark", ["", "not json", "[]", '{"format": 9, "made": 1, "check": "no"}', "[" * 9999]
+)
+def test_a_damaged_mark_is_made_again(tmp_path: Path, mark: str) -> None:
+    """A mark that a crash or the disk damaged costs nothing; beside files of somebody else's it is an error."""
+    folder = open_folder(tmp_path)
+    (folder / "costkit.json").write_text(mark)
+    assert open_folder(folder) == folder
+    assert json.loads((folder / "costkit.json").read_text())["format"] == 1
+    (folder / "costkit.json").write_text(mark)
+    (folder / "thesis.tex").write_text("x")
+    with pytest.raises(FolderError, match="damaged and it holds other files"):
+        open_folder(folder)
+
+
+def test_opened_by_many_at_once(tmp_path: Path) -> None:
+    """Processes that make the same folder at the same moment all get it."""
+    code = (
+        "import sys; from costkit.folder import open_folder\n"
+        "for i in range(40): open_folder(f'{sys.argv[1]}/{i}/kit')"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(4)]
+    assert [p.wait(60) for p in running] == [0] * 4
+
+
+@pytest.mark.parametrize("name", ["costkit.json", "cache", "cache/cache.db", "epochs.json", "epochs.lock"])
+def test_a_planted_pipe_or_link_makes_nobody_wait(tmp_path: Path, name: str) -> None:
+    """A named pipe or a link in a file's place is refused or replaced at once, and what it names is left alone."""
+    target = tmp_path / "target"
+    target.write_text("precious")
+    for plant in (os.mkfifo, lambda path: os.symlink(target, path)):
+        folder = open_folder(tmp_path / "kit")
+        Store(folder).close()
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        plant(path)
+        with contextlib.suppress(FolderError):
+            store = Store(open_folder(folder))
+            store.epochs.bump("kb")
+        assert target.read_text() == "precious"
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("mark", ['{"format": 2}'])
 def test_other_formats_are_refused(tmp_path: Path, mark: str) -> None:
-    """A mark of a newer format, or a damaged one, is an error that names the folder."""
+    """A mark of a newer format is an error that names the folder."""
     (tmp_path / "costkit.json").write_text(mark)
     with pytest.raises(FolderError, match=r"Kit\(folder="):
         open_folder(tmp_path)

@@ -537,7 +537,23 @@ def test_unknown_price_is_refused_before_the_call(kit: Kit) -> None:
     ask("q")
     with pytest.raises(UnknownPrice):
         ask("q", model="no-such-model-xyz")
-    assert calls == ["q"] and len(rows(kit)) == 1
+    assert calls == ["q"] and [row["error"] for row in rows(kit)] == [None, "UnknownPrice"]
+
+
+def test_what_the_provider_says_it_billed(kit: Kit) -> None:
+    """A response that says what it cost is recorded at that, without a price row, known model or not."""
+    said = {"prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 105, "cost": 0.00012}
+    answer: dict[str, object] = {
+              "id": "gen-1", "object": "chat.completion", "provider": "Some Host", "model": "maker/odd-model",
+              "choices": [{"message": {"content": "a"}, "finish_reason": "stop"}], "usage": said}  # fmt: skip
+
+    @kit.call(scope=None, provider="openrouter")
+    def ask() -> dict[str, object]:
+        return answer
+
+    assert ask.outcome().cost.provider == 120_000
+    (attempt,) = rows(kit, "attempts")
+    assert (attempt["cost"], attempt["price_id"], attempt["in_fresh"]) == (120_000, None, 100)
 
 
 def test_recursion_with_the_same_call(kit: Kit) -> None:
@@ -848,12 +864,6 @@ def test_bad_folders(tmp_path: Path) -> None:
     con.close()
     with pytest.raises(LedgerVersionError, match="upgrade"):
         Kit(tmp_path / "kit")
-
-
-def test_budget_is_refused_not_ignored(kit: Kit) -> None:
-    """A budget, which this version cannot keep, is an error rather than a promise."""
-    with pytest.raises(ConfigError, match="budget"), kit.scope(budget="1 USD"):
-        pass
 
 
 def test_used_after_close_and_at_exit(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +67,7 @@ def test_rows_come_back_as_written(tmp_path: Path) -> None:
         error="ValueError",
         request="q",
         response="r",
+        reserved=200,
     )
     usage = Usage(1, 2, 3, 4, 5, 6, "estimated", {"prompt_tokens": 1})
     wait(ledger.write(full, (attempt(usage=usage), Attempt("judge", None, None, None, None)), durable=True))
@@ -90,6 +94,45 @@ def test_free_rows_are_committed_in_groups(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, interval=60)
     assert [ledger.write(query(f"{i}"), (), durable=False) for i in range(500)] == [None] * 500
     assert ledger.read().execute("SELECT COUNT(*) FROM queries").fetchone()[0] == 500
+
+
+def test_the_prices_used_are_kept_once(tmp_path: Path) -> None:
+    """The rates behind a price_id go into `prices` with their first use, however many calls use them."""
+    rates = {"in_fresh": "1.25", "per_request": "0"}
+    snapshot = {"source": "card", "version": "7", "model": "m", "rates": rates}
+    priced = replace(attempt(), snapshot=snapshot, at=5.0)
+    ledger = Ledger(tmp_path)
+    for number in range(3):
+        wait(ledger.write(query(f"{number}"), (priced, replace(priced, at=6.0)), durable=True))
+    wait(Ledger(tmp_path).write(query("z"), (replace(priced, at=7.0), attempt()), durable=True))
+    (row,) = map(dict, ledger.read().execute("SELECT * FROM prices"))
+    assert json.loads(row.pop("rates")) == rates
+    assert row == {"price_id": "p1", "source": "card", "version": "7", "first_used": 5.0}
+
+
+def test_what_tokenizers_teach_is_added_up(tmp_path: Path) -> None:
+    """Lessons of several ledgers on one folder add up by function and model; nothing known is None."""
+    first, second = Ledger(tmp_path), Ledger(tmp_path)
+    first.learn("ask", "m", 100, 130)
+    first.learn("ask", "m", 0, 10)
+    first.flush()
+    second.learn("ask", "m", 300, 300)
+    second.flush()
+    known = Ledger(tmp_path).ratio("ask", "m")
+    assert known is not None
+    assert (known.calls, known.counted, known.reported, known.most) == (2, 400, 430, 1.3)
+    assert Ledger(tmp_path).ratio("ask", "other") is None
+
+
+def test_lessons_are_read_without_waiting(tmp_path: Path) -> None:
+    """While another process holds the database, or where there is none, a lesson is None at once."""
+    ledger = Ledger(tmp_path)
+    holder = sqlite3.connect(ledger.path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    start = time.perf_counter()
+    assert ledger.ratio("ask", "m") is None
+    assert time.perf_counter() - start < 2
+    holder.close()
 
 
 def test_many_threads_lose_nothing(tmp_path: Path) -> None:
@@ -226,14 +269,9 @@ def test_another_programs_database_is_refused_untouched(tmp_path: Path) -> None:
     assert names == [("notes",)]
 
 
-@pytest.mark.parametrize("what", ["garbage", "folder"])
-def test_what_is_no_database_is_refused(tmp_path: Path, what: str) -> None:
-    """Garbage, or a folder in the ledger's place, is a FolderError that names the file."""
-    path = tmp_path / "ledger.db"
-    if what == "garbage":
-        path.write_bytes(b"garbage" * 1000)
-    else:
-        path.mkdir()
+def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
+    """A folder where the ledger should be is a FolderError that names the file."""
+    (tmp_path / "ledger.db").mkdir()
     with pytest.raises(FolderError, match=r"ledger\.db"):
         Ledger(tmp_path)
 
@@ -273,9 +311,39 @@ def test_both_halves_of_a_fork_write_their_own_rows(tmp_path: Path) -> None:
     assert found == ["before", "child", "parent"]
 
 
+def test_rows_wait_while_the_disk_is_full(tmp_path: Path) -> None:
+    """With no room on the disk a durable row's waiter is told; the rows go in once there is room, each once."""
+    ledger = Ledger(tmp_path, interval=60)
+    ledger._tended = float("inf")  # nobody else uses its connection
+    wait(ledger.write(query("a"), (), durable=True))
+    assert ledger._con is not None
+    (pages,) = ledger._con.execute("PRAGMA page_count").fetchone()
+    ledger._con.execute(f"PRAGMA max_page_count={pages}")
+    futures = [ledger.write(query(f"{i}", response="x" * 20_000), (), durable=True) for i in range(3)]
+    for future in futures:
+        assert future is not None and isinstance(future.exception(timeout=10), sqlite3.OperationalError)
+    assert ledger.lost == 0
+    ledger._con.execute("PRAGMA max_page_count=1000000")
+    ledger.flush()
+    assert [r[0] for r in ledger.read().execute("SELECT id FROM queries ORDER BY id")] == ["0", "1", "2", "a"]
+    ledger.close()
+
+
+def test_a_ledger_that_was_moved_away_is_made_again(tmp_path: Path) -> None:
+    """Rows go to the file under the ledger's name, also when the one that was opened has gone from there."""
+    ledger = Ledger(tmp_path)
+    wait(ledger.write(query("a"), (), durable=True))
+    for path in tmp_path.glob("ledger.db*"):
+        path.rename(tmp_path / path.name.replace("ledger", "old"))
+    wait(ledger.write(query("b"), (attempt(),), durable=True))
+    assert [r[0] for r in ledger.read().execute("SELECT id FROM queries")] == ["b"]
+    assert sqlite3.connect(tmp_path / "old.db").execute("SELECT id FROM queries").fetchall() == [("a",)]
+
+
 def test_rows_of_a_locked_ledger_are_written_later(tmp_path: Path) -> None:
     """While another process holds the database a durable row's waiter is told; the row goes in once it is free."""
     ledger = Ledger(tmp_path, interval=0.05)
+    ledger._tended = float("inf")
     assert ledger._con is not None
     ledger._con.execute("PRAGMA busy_timeout=50")
     holder = sqlite3.connect(ledger.path, isolation_level=None)

@@ -14,13 +14,13 @@ import pytest
 
 from costkit import codec
 from costkit.errors import FolderError
-from costkit.store import Entry, Epochs, Front, Store
+from costkit.store import Entry, Epochs, Front, Moment, Store
 
 NOW = 1_700_000_000.0
 
 
-def entry(text: str = "answer", *, at: float = NOW, expires: float | None = None, epoch: str = "") -> Entry:
-    return Entry(codec.encode(text), at=at, expires=expires, cost=7, latency=0.5, epoch=epoch)
+def entry(text: str = "answer", *, at: float = NOW, life: float | None = None, epoch: str = "") -> Entry:
+    return Entry(codec.encode(text), at=at, ttl=life, life=life, cost=7, latency=0.5, epoch=epoch)
 
 
 def stored(folder: Path, secret: bytes | None = None) -> Store:
@@ -36,7 +36,7 @@ def test_comes_back_from_memory_and_from_disk(tmp_path: Path) -> None:
     """An entry returns with all its fields, from this store and from one opened later."""
     store = Store(tmp_path)
     assert store.get("s", "k", NOW) is None
-    made = Entry(codec.encode([1, "é"]), NOW, time.time() + 60, None, 1.5, True, "kb=2")
+    made = Entry(codec.encode([1, "é"]), NOW, 60.0, 60.0, None, 1.5, True, "kb=2", "", 7.5, "boot")
     assert store.set("s", "k", made)
     assert store.get("s", "k", NOW) == made
     store.close()
@@ -60,20 +60,22 @@ def test_rows_are_inline_text_and_bytes(tmp_path: Path) -> None:
 
 
 def test_freshness() -> None:
-    """Fresh means: before its expiry, in its own epoch, and not from the future."""
-    one = entry(expires=NOW + 10, epoch="kb=1")
-    assert one.fresh(NOW, "kb=1") and one.fresh(NOW + 9.99, "kb=1")
-    assert not one.fresh(NOW + 10, "kb=1")
-    assert not one.fresh(NOW, "kb=2") and not one.fresh(NOW, "")
-    assert entry().fresh(NOW + 1e9, "") and not entry().fresh(NOW - 301, "") and entry().fresh(NOW - 299, "")
+    """It may be served: within its life, in its own epoch, and not from the future."""
+    one = entry(life=10.0, epoch="kb=1")
+    assert one.usable(Moment(NOW), "kb=1") and one.usable(Moment(NOW + 9.99), "kb=1")
+    assert not one.usable(Moment(NOW + 10), "kb=1")
+    assert not one.usable(Moment(NOW), "kb=2") and not one.usable(Moment(NOW), "")
+    free = entry()
+    assert free.usable(Moment(NOW + 1e9), "") and free.usable(Moment(NOW - 299), "")
+    assert not free.usable(Moment(NOW - 301), "")
 
 
 def test_expired_in_memory_is_looked_up_on_disk(tmp_path: Path) -> None:
     """What another process renewed is found although this one's memory holds the expired entry."""
     one, two = Store(tmp_path), Store(tmp_path)
     now = time.time()
-    one.set("s", "k", entry("old", at=now, expires=now + 5))
-    two.set("s", "k", entry("new", at=now + 6, expires=now + 60))
+    one.set("s", "k", entry("old", at=now, life=5.0))
+    two.set("s", "k", entry("new", at=now + 6, life=54.0))
     found = one.get("s", "k", now + 6)
     assert found is not None and found.value() == "new"
 
@@ -125,7 +127,7 @@ def test_a_forger_without_the_secret_is_a_miss(tmp_path: Path) -> None:
     "fields",
     [
         {"at": "x"},
-        {"at": NOW, "expires": "soon"},
+        {"at": NOW, "life": "soon"},
         {"at": NOW, "cost": "7"},
         {"at": NOW, "epoch": 5},
         {"at": NOW, "stream": "yes"},
@@ -349,3 +351,14 @@ def test_processes_lose_no_bump(tmp_path: Path) -> None:
     running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(4)]
     assert [p.wait(60) for p in running] == [0] * 4
     assert Epochs(tmp_path).bump("kb") == 101
+
+
+def test_a_fresh_look_sees_what_others_stored(tmp_path: Path) -> None:
+    """With ``fresh`` the disk is asked before the memory, which stands in only where the disk has nothing."""
+    ours, theirs = Store(tmp_path), Store(tmp_path)
+    old, new = entry(), Entry(b"new", NOW, 60.0)
+    assert ours.set("s", "k", old) and theirs.set("s", "k", new)
+    assert ours.get("s", "k", NOW) == old and ours.get("s", "k", NOW, fresh=True) == new
+    assert ours.get("s", "k", NOW) == new, "and it is remembered"
+    ours.front.put("only here", old)
+    assert ours.get("s", "only here", NOW, fresh=True) == old

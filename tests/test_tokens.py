@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from costkit import tokens
 from costkit.errors import ConfigError
+from costkit.tokens import vocabulary
+from costkit.tokens.text import SPLIT, WINDOW, windows
 
 O200K = "fb374d419588a4632f3f557e76b4b70aebbca790"
 O200K_SHA256 = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
@@ -118,9 +120,9 @@ def test_ten_million_equal_characters(character: str) -> None:
 def test_windows_do_not_change_the_count(pieces: list[str], model: str) -> None:
     """A text cut before a space or stop that follows a letter or number counts the same as whole."""
     text = "".join(pieces)
-    encoding = tokens._encoding(tokens.encoding_for(model))
+    encoding = vocabulary.encoding(tokens.encoding_for(model))
     whole = len(encoding.encode_ordinary(text))
-    for cut in tokens._SPLIT.finditer(text):
+    for cut in SPLIT.finditer(text):
         parts = text[: cut.start()], text[cut.start() :]
         assert sum(len(encoding.encode_ordinary(part)) for part in parts) == whole
 
@@ -128,9 +130,9 @@ def test_windows_do_not_change_the_count(pieces: list[str], model: str) -> None:
 @given(st.text(max_size=400), st.integers(2, 50))
 def test_windows_lose_nothing(text: str, size: int) -> None:
     """The windows of a text are the text, none longer than asked."""
-    windows = list(tokens._windows(text, size))
-    assert "".join(windows) == text
-    assert all(len(window) <= size for window in windows)
+    cut = list(windows(text, size))
+    assert "".join(cut) == text
+    assert all(len(window) <= size for window in cut)
 
 
 def test_a_long_text_counts_exactly() -> None:
@@ -139,8 +141,8 @@ def test_a_long_text_counts_exactly() -> None:
         "The refund for plan 42 (yearly) takes 5 days; it's paid to the card, ZIP 10115. Größe: 世界。 "
         * 3_000
     )
-    assert len(text) > 4 * tokens._WINDOW
-    assert tokens.count(text) == len(tokens._encoding("o200k_base").encode_ordinary(text))
+    assert len(text) > 4 * WINDOW
+    assert tokens.count(text) == len(vocabulary.encoding("o200k_base").encode_ordinary(text))
 
 
 def test_messages_follow_the_chat_rule() -> None:
@@ -231,7 +233,7 @@ def test_many_processes_at_once(tmp_path: Path) -> None:
 def test_the_environment_is_left_alone() -> None:
     """Loading a vocabulary does not leave tiktoken's variable set for the rest of the process."""
     before = os.environ.get("TIKTOKEN_CACHE_DIR")
-    tokens._encoding.cache_clear()
+    vocabulary.encoding.cache_clear()
     tokens.count("x")
     assert os.environ.get("TIKTOKEN_CACHE_DIR") == before
 
@@ -239,6 +241,6 @@ def test_the_environment_is_left_alone() -> None:
 def test_a_wrong_wheel_is_refused() -> None:
     """A packaged vocabulary with other contents is an error that names the mend, never used."""
     with pytest.raises(ConfigError, match="reinstall bpe-openai"):
-        tokens._packaged("o200k_base", "0" * 64)
+        vocabulary.packaged("o200k_base", "0" * 64)
     with pytest.raises(ConfigError, match="pip install"):
-        tokens._packaged("p50k_base", "0" * 64)
+        vocabulary.packaged("p50k_base", "0" * 64)

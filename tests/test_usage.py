@@ -357,11 +357,48 @@ JSON = st.recursive(
     max_leaves=8,
 )
 
+OTHERS: list[dict[str, Any]] = [
+    {"candidates": [], "usageMetadata": {"promptTokenCount": 1, "totalTokenCount": 1}, "modelVersion": "m"},
+    {
+        "output": {"message": {"content": []}},
+        "stopReason": "end_turn",
+        "usage": {"inputTokens": 1, "outputTokens": 2},
+    },
+    {
+        "message": {"content": []},
+        "finish_reason": "COMPLETE",
+        "usage": {"billed_units": {"input_tokens": 1.0}},
+    },
+]
+FIELDS = [
+    *(
+        "choices",
+        "usage",
+        "content",
+        "output",
+        "model",
+        "status",
+        "id",
+        "provider",
+        "service_tier",
+        "_hidden_params",
+    ),
+    *(
+        "candidates",
+        "usageMetadata",
+        "promptFeedback",
+        "message",
+        "finish_reason",
+        "stopReason",
+        "serviceTier",
+    ),
+]
+
 
 @settings(deadline=None)
 @given(
-    st.sampled_from([chat(), message(), response(CHAT_USAGE)]),
-    st.lists(st.tuples(st.sampled_from(["choices", "usage", "content", "output", "model", "status"]), JSON)),
+    st.sampled_from([chat(), message(), response(CHAT_USAGE), *OTHERS]),
+    st.lists(st.tuples(st.sampled_from(FIELDS), JSON)),
 )
 def test_broken_responses_only_raise_usage_errors(
     body: dict[str, Any], changes: list[tuple[str, Any]]

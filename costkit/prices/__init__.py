@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 
 from costkit.call import Usage
 from costkit.errors import ConfigError, UnknownPrice
-from costkit.prices.listed import Listed, lookup, names
+from costkit.prices.listed import Listed, lookup, names, warm
 from costkit.prices.rates import OwnGPU, Rates
-from costkit.prices.rows import Priced, Row, row
+from costkit.prices.rows import Priced, Row, Source, reprice, row
 
-__all__ = ["OwnGPU", "Priced", "Prices", "Rates"]
+__all__ = ["OwnGPU", "Priced", "Prices", "Rates", "reprice", "warm"]
 
 _Context = tuple[tuple[str, str], ...]
 
@@ -55,7 +55,7 @@ class Prices:
             name = _card_key(key, rates)
             if name in self._card:
                 raise ConfigError(f"prices: {key!r} is there twice (letter case is ignored)")
-            self._card[name] = _card_row(rates)
+            self._card[name] = _card_row(name, rates)
         self._globs = sorted((name for name in self._card if re.search(r"[*?\[]", name)), key=_specific)
         self._found: dict[tuple[str, str | None, _Context], Row | Listed | str] = {}
 
@@ -91,6 +91,50 @@ class Prices:
         if isinstance(found, Row):
             return found.price(usage)
         return found.at(when or self._at).price(usage, found.model.id)
+
+    def most(
+        self,
+        *,
+        model: str | None,
+        provider: str | None = None,
+        tokens_in: int,
+        tokens_out: int,
+        hour: bool = False,
+        context: Mapping[str, str] | None = None,
+    ) -> int:
+        """The most nano-dollars that a call with up to so many tokens can cost within the next hour.
+
+        Every input token is taken as the dearest of fresh, read from the cache and written to it (for five minutes;
+        with ``hour`` for an hour too), every output token as the dearer of text and reasoning, at the dearest price
+        that a call of this length or less can meet in the hour from now. ``context`` as for :meth:`price`; a response
+        served under a dearer variant than it is not covered. Raises UnknownPrice where such a call has no known
+        price, ConfigError where a number of tokens is not one.
+
+        >>> Prices({"qwen3-*": Rates("0.10", "0.40")}).most(model="qwen3-8b", tokens_in=1000, tokens_out=500)
+        300000
+        """
+        for name, tokens in (("tokens_in", tokens_in), ("tokens_out", tokens_out)):
+            if type(tokens) is not int or tokens < 0:
+                raise ConfigError(f"{name} must be a whole number of tokens, not {tokens!r:.60}")
+        merged = self._standard if context is None else _pairs({**self._context, **context})
+        found = self._find(model, provider, merged)
+        if isinstance(found, Row):
+            return found.most(tokens_in, tokens_out, hour=hour)
+        start = self._at or datetime.now(UTC)
+        moments = [found.at(when) for when in found.turns(start)]
+        return max(moment.most(tokens_in, tokens_out, hour=hour) for moment in moments)
+
+    @property
+    def card(self) -> tuple[str, ...]:
+        """The keys of the user's own rates, in lower case."""
+        return tuple(self._card)
+
+    def announced(
+        self, model: str, provider: str | None, start: datetime, reach: timedelta
+    ) -> list[datetime]:
+        """The moments after ``start``, at most ``reach`` later, from which the table lists another price."""
+        found = self._find(model, provider, self._standard)
+        return [] if isinstance(found, Row) else found.announced(start, reach)
 
     def _find(self, model: str | None, provider: str | None, context: _Context) -> Row | Listed:
         if not model:
@@ -153,9 +197,10 @@ def _card_key(key: object, rates: object) -> str:
     return key.strip().lower()
 
 
-def _card_row(rates: Rates | OwnGPU) -> Row:
+def _card_row(name: str, rates: Rates | OwnGPU) -> Row:
     classes, request = rates.nano()
-    return row(classes, request, source="card" if isinstance(rates, Rates) else "own-gpu", version="")
+    source: Source = "card" if isinstance(rates, Rates) else "own-gpu"
+    return row(classes, request, source=source, version="", model=name)
 
 
 def _specific(glob: str) -> tuple[int, str]:

@@ -5,10 +5,12 @@ The table is used as installed: no update is started, no network is touched.
 
 from __future__ import annotations
 
+import os
+import threading
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,14 @@ _OTHER = (  # tokens that Usage has no class for, where the table prices them ap
     ("input_audio_mtok", "prompt_tokens_details", "audio_tokens"),
     ("input_image_mtok", "prompt_tokens_details", "image_tokens"),
     ("output_audio_mtok", "completion_tokens_details", "audio_tokens"),
+    ("input_audio_mtok", "input_token_details", "audio_tokens"),
+    ("output_audio_mtok", "output_token_details", "audio_tokens"),
+    ("input_audio_mtok", "promptTokensDetails", "AUDIO"),
+    ("input_audio_mtok", "prompt_tokens_details", "AUDIO"),
+    ("output_audio_mtok", "candidatesTokensDetails", "AUDIO"),
+    ("output_audio_mtok", "candidates_tokens_details", "AUDIO"),
+    ("output_image_mtok", "candidatesTokensDetails", "IMAGE"),
+    ("output_image_mtok", "candidates_tokens_details", "IMAGE"),
 )
 
 
@@ -41,9 +51,17 @@ class _Moment:
             if tokens := getattr(usage, name):
                 raise UnknownPrice(f"{model}: {tokens} {name} tokens, and no price is listed for them")
         for details, name in self.other:
-            if usage.raw and isinstance(told := usage.raw.get(details), Mapping) and told.get(name):
-                raise UnknownPrice(f"{model}: {told[name]} {name} in {details} are priced apart from text")
+            if usage.raw and (tokens := _of_kind(usage.raw.get(details), name)):
+                raise UnknownPrice(f"{model}: {tokens} {name} in {details} are priced apart from text")
         return found.price(usage)
+
+    def most(self, tokens_in: int, tokens_out: int, *, hour: bool) -> int:
+        """Nano-dollars of the dearest call with up to so many tokens: a shorter one may be in a dearer row."""
+        reached = bisect_left(self.starts, tokens_in)
+        lengths = [*self.starts[:reached], tokens_in]  # a row holds up to the start of the next
+        return max(
+            row.most(up_to, tokens_out, hour=hour) for row, up_to in zip(self.rows, lengths, strict=False)
+        )
 
 
 @dataclass(slots=True)
@@ -69,8 +87,28 @@ class Listed:
         flags = tuple(constraint.active(moment) for constraint in self.constraints)
         found = self.moments.get(flags)
         if found is None:
-            found = self.moments[flags] = _moment(self._prices(moment), self.version)
+            found = self.moments[flags] = _moment(self._prices(moment), self.version, self.model.id)
         return found
+
+    def turns(self, start: datetime, reach: timedelta = timedelta(hours=1)) -> list[datetime]:
+        """``start``, and the moments up to ``reach`` after it at which another price may begin to hold."""
+        if not self.constraints:
+            return [start]
+        start = start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
+        days = [start.date() + timedelta(days=number) for number in range(-1, reach.days + 3)]
+        turns = {datetime(day.year, day.month, day.day, tzinfo=UTC) for day in days}
+        for constraint in self.constraints:
+            for end in ("start_time", "end_time"):
+                if (told := getattr(constraint, end, None)) is not None:
+                    turns |= {datetime.combine(day, told, told.tzinfo or UTC) for day in days}
+        return [start, *sorted(turn for turn in turns if start < turn <= start + reach)]
+
+    def announced(self, start: datetime, reach: timedelta) -> list[datetime]:
+        """The days in that time, as their first moment, from which another price is dated."""
+        told = {getattr(constraint, "start_date", None) for constraint in self.constraints}
+        days = sorted(day for day in told if day is not None)
+        firsts = [datetime(day.year, day.month, day.day, tzinfo=UTC) for day in days]
+        return [first for first in firsts if start < first <= start + reach]
 
     @property
     def _name(self) -> str:
@@ -108,12 +146,41 @@ class Listed:
             )
 
 
+def _of_kind(details: object, name: str) -> object:
+    """Tokens of one kind: a field of the details, or, as Gemini writes them, an item of their list."""
+    if isinstance(details, Mapping):
+        return details.get(name)
+    items = [item for item in details if isinstance(item, Mapping)] if isinstance(details, list) else []
+    kinds = [item for item in items if item.get("modality") == name]
+    return next((item.get("tokenCount") or item.get("token_count") for item in kinds), None)
+
+
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)  # for models whose price has no date
+
+
+_loading = threading.Lock()
+
+
+def warm() -> None:
+    """Loads the price table: takes half a second once in a process, later nothing. Any thread may call it."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    with _loading:
+        get_snapshot()
+
+
+def _forked() -> None:
+    """A thread of the parent that held the lock does not live in the child."""
+    global _loading
+    _loading = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def lookup(model: str, provider: str | None, context: Mapping[str, str]) -> Listed | None:
     """The table's entry for a model, or None. Without a provider the model's name must tell it."""
-    import genai_prices
     from genai_prices.data_snapshot import get_snapshot
 
     snapshot = get_snapshot()
@@ -122,8 +189,26 @@ def lookup(model: str, provider: str | None, context: Mapping[str, str]) -> List
         maker, info = snapshot.find_provider_model(model, None, provider or home, None)
     except LookupError:
         return None
-    version = f"genai-prices {genai_prices.__version__}{'+updated' if snapshot.from_auto_update else ''}"
-    return Listed(maker, info, context, version)
+    return Listed(maker, info, context, installed())
+
+
+def installed() -> str:
+    """The table in use, as snapshots name it in ``version``."""
+    import genai_prices
+    from genai_prices.data_snapshot import get_snapshot
+
+    return f"genai-prices {genai_prices.__version__}{'+updated' if get_snapshot().from_auto_update else ''}"
+
+
+def newest(now: datetime) -> date | None:
+    """The last day up to ``now`` on which a price of the table begins: the table itself carries no date."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    models = [model for provider in get_snapshot().providers for model in provider.models]
+    dated = [item.constraint for model in models if isinstance(model.prices, list) for item in model.prices]
+    dated += [item.constraint for model in models for item in model.price_variants or ()]
+    days = [getattr(constraint, "start_date", None) for constraint in dated]
+    return max((day for day in days if day is not None and day <= now.date()), default=None)
 
 
 def names() -> list[str]:
@@ -133,16 +218,18 @@ def names() -> list[str]:
     return sorted({model.id for provider in get_snapshot().providers for model in provider.models})
 
 
-def _moment(prices: ModelPrice, version: str) -> _Moment:
+def _moment(prices: ModelPrice, version: str, model: str) -> _Moment:
     tiers = [tier for price in prices.__dict__.values() for tier in getattr(price, "tiers", ())]
     starts = sorted({tier.start for tier in tiers})
     # A row's prices are those of any length above its start and up to the next.
-    rows = tuple(_row(prices, tokens_in, version) for tokens_in in (0, *(start + 1 for start in starts)))
+    rows = tuple(
+        _row(prices, tokens_in, version, model) for tokens_in in (0, *(start + 1 for start in starts))
+    )
     other = tuple((details, name) for key, details, name in _OTHER if prices.__dict__.get(key) is not None)
     return _Moment(tuple(starts), rows, other)
 
 
-def _row(prices: ModelPrice, tokens_in: int, version: str) -> Row:
+def _row(prices: ModelPrice, tokens_in: int, version: str, model: str) -> Row:
     def nano(key: str) -> Fraction | None:
         listed = prices.__dict__.get(key)
         price = getattr(listed, "base", listed)
@@ -167,6 +254,7 @@ def _row(prices: ModelPrice, tokens_in: int, version: str) -> Row:
         Fraction(prices.__dict__.get("requests_kcount") or 0) * 10**6,
         source="genai-prices",
         version=version,
+        model=model,
         assumed=tuple(name for name, price in cached.items() if price is None and listed[name] is not None),
         unpriced=tuple(name for name, price in listed.items() if price is None),
     )

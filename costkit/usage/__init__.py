@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from costkit.usage.content import COMPLETE
 from costkit.usage.fields import fields_of
 from costkit.usage.seen import Seen, see
-from costkit.usage.shapes import COMPLETE, shape_of
+from costkit.usage.shapes import at, shape_of
 from costkit.usage.streams import read_stream_of
 
 __all__ = ["COMPLETE", "Seen", "read_response", "read_stream"]
@@ -19,9 +20,11 @@ __all__ = ["COMPLETE", "Seen", "read_response", "read_stream"]
 def read_response(response: object, *, provider: str | None = None) -> Seen | None:
     """What a provider's response tells, or None where the object is no such response.
 
-    Takes OpenAI chat completions, completions, responses and embeddings, vLLM's of the same shapes, and
-    Anthropic messages, as SDK objects or as dicts; no SDK is imported. Raises UsageError where the usage
-    contradicts itself, naming the fields and numbers; anything that is not a response never raises.
+    Takes OpenAI chat completions, completions, responses, embeddings and a realtime ``response.done``; what
+    others write in those formats (Azure, DeepSeek, Mistral, OpenRouter, xAI, vLLM, LiteLLM and more); Anthropic
+    messages, Gemini's generateContent, Bedrock's Converse and Cohere's chat. As SDK objects or as dicts; no SDK
+    is imported. Raises UsageError where the usage contradicts itself, naming the fields and numbers; anything
+    that is not a response never raises.
 
     >>> seen = read_response({"object": "chat.completion", "model": "gpt-5-mini", "choices": [], "usage": {
     ...     "prompt_tokens": 1000, "completion_tokens": 50, "total_tokens": 1050,
@@ -32,18 +35,20 @@ def read_response(response: object, *, provider: str | None = None) -> Seen | No
     True
     """
     body = fields_of(response)
+    if body and body.get("type") == "response.done":
+        body = fields_of(body.get("response"))
     shape = shape_of(body) if body else None
     if body is None or shape is None:
         return None
-    return see(shape, body, fields_of(body.get("usage")), provider)
+    return see(shape, body, fields_of(at(body, shape.usage)), provider)
 
 
 def read_stream(chunks: Sequence[object], *, provider: str | None = None) -> Seen | None:
     """What the chunks of one stream tell together, or None where they are no provider's chunks.
 
-    Takes OpenAI chat and completion chunks, the events of OpenAI responses and of Anthropic messages.
-    ``usage`` is None unless the stream reported its output, ``finish`` unless it ended. Raises UsageError
-    like :func:`read_response`.
+    Takes OpenAI chat and completion chunks, the events of OpenAI responses and of a realtime one, of Anthropic
+    messages, of Bedrock's ConverseStream and of Cohere's chat, and Gemini's chunks. ``usage`` is None unless the
+    stream reported its output, ``finish`` unless it ended. Raises UsageError like :func:`read_response`.
 
     >>> seen = read_stream([{"object": "chat.completion.chunk", "model": "m", "choices": [
     ...     {"index": 0, "delta": {"content": word}, "finish_reason": None}]} for word in ("Five", " days")])

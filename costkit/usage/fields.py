@@ -13,6 +13,8 @@ Fields = Mapping[str, Any]
 _PLAIN = frozenset({str, bytes, bytearray, int, float, bool, list, tuple, set, frozenset, type(None)})
 _MOST_FIELDS = 64  # no response has more; a user's mapping over a database may, and is left alone
 _DEPTH = 8
+_MOST_BITS = 1024
+_HIDDEN = "_hidden_params"
 
 
 def fields_of(thing: object) -> Fields | None:
@@ -45,7 +47,16 @@ def _read(thing: object) -> Fields | None:
     if "__pydantic_fields__" not in type(thing).__dict__:
         return own
     more = object.__getattribute__(thing, "__pydantic_extra__")  # where pydantic keeps a gateway's own fields
-    return {**own, **more} if more else own
+    try:
+        private = object.__getattribute__(thing, "__pydantic_private__")  # and LiteLLM whom it has asked
+    except AttributeError:
+        private = None
+    hidden = private.get(_HIDDEN) if private else None
+    if not more and not hidden:
+        return own
+    read = {**own, **(more or {}), **({_HIDDEN: hidden} if hidden else {})}
+    read.pop("__pydantic_extra__", None)  # Mistral's SDK holds it among the fields
+    return read
 
 
 def each(items: object) -> list[Fields]:
@@ -61,6 +72,8 @@ def strings(items: object, kind: str, name: str) -> list[str]:
 
 def as_json(value: object, depth: int = _DEPTH) -> Any:
     """A plain JSON copy, for the record; of what has no JSON form, the name of its type."""
+    if type(value) is int and value.bit_length() > _MOST_BITS:
+        return f"an integer of {value.bit_length()} bits"  # which has no text: Python refuses to write that many digits
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):

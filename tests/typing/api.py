@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import assert_type
 
+from anthropic import AsyncAnthropic
+from openai import OpenAI
+
 import costkit
 from costkit import Kit, Outcome, exact
 
@@ -71,6 +74,11 @@ for chunk in told:
     assert_type(chunk, str)
 assert_type(told.outcome, Outcome[list[str]] | None)
 
+assert_type(kit.wrap(OpenAI(), exact(ttl="1d"), scope="tenant", budget=["0.02 USD", "1 USD/day"]), OpenAI)
+assert_type(kit.wrap(AsyncAnthropic(), scope=None, max_cost=0), AsyncAnthropic)
+with kit.scope(tenant="acme", budget="0.05 USD"):
+    kit.call(exact(ttl="1h", stale="1d", negative=5, wait="30s"), scope=None, max_cost=lambda q: "0.01 USD")
+
 
 async def main() -> None:
     assert_type(await ask_async("q"), dict[str, int])
@@ -100,3 +108,5 @@ kit.call(exact(ttl=[1]), scope=None)  # type: ignore[arg-type]  # pyright: ignor
 kit.call(exact(), scope=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 out.value.append(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 out.cost = 5  # type: ignore[misc, assignment]  # pyright: ignore[reportAttributeAccessIssue]
+kit.wrap(OpenAI(), scope=None).chat.completions.create(n="x")  # type: ignore[call-overload]  # pyright: ignore
+kit.call(scope=None, budget=0.05)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
