@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -64,7 +65,9 @@ def run_sync(flow: Flow, ports: Ports, session: Session, invoke: Callable[[], An
                     reply = _follow(reply)
             elif isinstance(effect, Refresh):
                 reply = None
-                ports.refreshes.in_thread(session, lambda again, anew: run_sync(anew, ports, again, invoke))
+                ports.refreshes.in_thread(
+                    session, lambda again, anew: again.refreshed(run_sync(anew, ports, again, invoke))
+                )
             else:
                 reply = ports.perform(effect, session)
     except StopIteration as stop:
@@ -105,6 +108,7 @@ class _Async:
         """Any effect but Call, Join and Refresh."""
         ports, session = self.ports, self.session
         if isinstance(effect, Keep):
+            session.kept = True
             await self._beside(
                 ports.pool().submit(ports.store.set, session.scope_id, effect.key, effect.entry)
             )
@@ -150,7 +154,8 @@ class _Async:
 
     async def _reserve(self) -> Any:
         ports, session = self.ports, self.session
-        needing = ports.pool().submit(ports.need, session)
+        # The user's max_cost reads the caller's context, as it does in a plain call.
+        needing = ports.pool().submit(contextvars.copy_context().run, ports.need, session)
         try:
             refused = await asyncio.wrap_future(needing)
             if refused is not None:
@@ -171,6 +176,8 @@ class _Async:
             await asyncio.shield(waiter)
         except asyncio.CancelledError as exc:
             self.cancelled = exc
+        except GeneratorExit:  # what was paid for is written down all the same, and nobody waits for that
+            self.closed = True
 
     def preload(self) -> None:
         """Load what the answer will be priced and counted with, beside the loop while the call is made."""
@@ -192,8 +199,9 @@ class _Async:
 
 
 async def _settled(future: Future[Any]) -> None:
+    # Shielded: a loop that ends cancels every task, and a job of the pool with the one that waits for it.
     with contextlib.suppress(Exception):
-        await asyncio.wrap_future(future)
+        await asyncio.shield(asyncio.wrap_future(future))
 
 
 async def run_async(flow: Flow, ports: Ports, session: Session, invoke: Callable[[], Awaitable[Any]]) -> Done:
@@ -225,7 +233,7 @@ async def run_async(flow: Flow, ports: Ports, session: Session, invoke: Callable
                     reply = await _follow_async(reply)
             elif isinstance(effect, Refresh):
                 reply = None
-                ports.refreshes.as_task(session, lambda again, anew: run_async(anew, ports, again, invoke))
+                ports.refreshes.as_task(session, lambda again, anew: _refresh(anew, ports, again, invoke))
             else:
                 reply = await io.perform(effect)
     except StopIteration as stop:
@@ -233,6 +241,10 @@ async def run_async(flow: Flow, ports: Ports, session: Session, invoke: Callable
         return io.ended(done)
     finally:
         ports.abort(flow, session)
+
+
+async def _refresh(flow: Flow, ports: Ports, again: Session, invoke: Callable[[], Awaitable[Any]]) -> None:
+    again.refreshed(await run_async(flow, ports, again, invoke))
 
 
 async def _follow_async(flight: Flight) -> Any:
@@ -339,7 +351,8 @@ def run_stream(
             elif isinstance(effect, Refresh):
                 reply = None
                 ports.refreshes.in_thread(
-                    session, lambda again, anew: deque(run_stream(anew, ports, again, invoke, _unheard), 0)
+                    session,
+                    lambda again, anew: deque(run_stream(anew, ports, again, invoke, again.refreshed), 0),
                 )
                 continue
             else:
@@ -363,10 +376,6 @@ def run_stream(
             session.give(chunk)
             yield chunk
     finish(done)
-
-
-def _unheard(done: Done) -> None:
-    """A refresh has nobody to tell."""
 
 
 async def _drain(chunks: AsyncGenerator[Any, None]) -> None:
@@ -406,7 +415,7 @@ async def run_async_stream(
                 reply = None
                 ports.refreshes.as_task(
                     session,
-                    lambda again, anew: _drain(run_async_stream(anew, ports, again, invoke, _unheard)),
+                    lambda again, anew: _drain(run_async_stream(anew, ports, again, invoke, again.refreshed)),
                 )
                 continue
             else:

@@ -36,7 +36,7 @@ from .effects import (
     Whole,
     Write,
 )  # fmt: skip
-from .errors import RecentFailure
+from .errors import BudgetExceeded, BudgetUnavailable, ConfigError, RecentFailure
 from .exact import Exact
 from .ledger import Query
 from .store import Entry
@@ -49,6 +49,9 @@ MAX_LOST = 2
 
 # Seconds between two looks at a call that another process makes: short at first, for answers come soon or late.
 FIRST_PAUSE, LAST_PAUSE = 0.005, 0.1
+
+# Raised inside a call, these are its caller's own: an identical call may have the money, or the scope, that it lacked.
+_CALLERS_OWN = (BudgetExceeded, BudgetUnavailable, ConfigError)
 
 Flow = Generator[Effect, Any, Done]
 
@@ -239,20 +242,23 @@ def _run(request: Request, exact: Exact | None, key: str | None, clock: Callable
     else:
         error = result.error
         # A refresh that failed leaves the stale answer in its place.
-        remember = exact is not None and exact.negative and request.role != "refresh"
+        private = isinstance(error, _CALLERS_OWN)
+        remember = exact is not None and exact.negative and request.role != "refresh" and not private
         if isinstance(result, Raised) and exact is not None and remember and key is not None:
             yield from _keep_failure(request, exact, key, result)
-    gone = isinstance(result, Abandoned)
+    left = isinstance(result, Abandoned)
+    gone = left or isinstance(error, _CALLERS_OWN)
     if key is not None:
         yield Land(key, entry, None if gone else error, gone, why)
     latency = clock() - request.started
     paid = _total(own, Cost())
     query = _row(
         request, value, latency=latency, ttft=result.ttft, provider=paid.provider, unknown=paid.unknown,
-        counterfactual=None if paid.unknown else paid.provider, complete=not gone,
+        counterfactual=None if paid.unknown else paid.provider, complete=not left,
         error=None if error is None else type(error).__name__, reserved=held,
     )  # fmt: skip
-    actual = None if paid.unknown else paid.provider
+    # Of a call that is not known in full all that was held counts as spent, or what is known where that is more.
+    actual = max(held or 0, paid.provider) if paid.unknown else paid.provider
     yield Write(query, own, bool(own) or held is not None, held is not None, actual)
     return Done(value, spent, latency, None, error, result.ttft)
 

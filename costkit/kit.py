@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import inspect
-import json
 import os
 import threading
 import time
@@ -23,15 +22,15 @@ from .effects import Done, Request
 from .errors import ConfigError, ScopeError
 from .exact import Exact
 from .folder import open_folder
-from .key import digest
 from .lease import Leases
 from .ledger import Ledger
 from .plan import Plan, make_plan
 from .ports import Ports
 from .prices import OwnGPU, Prices, Rates
 from .reserve import Allowance, Reservation
+from .scope import UNSAID, Scopes, Unsaid, scope_id, shared_by
 from .secret import find as find_secret
-from .session import Session, current, in_reference
+from .session import Session, current, in_reference, texts
 from .store import Moment, Store, boot
 from .wrapped import Decorator
 
@@ -39,17 +38,6 @@ __all__ = ["Kit"]
 
 
 C = TypeVar("C")
-
-
-class _Unsaid:
-    """What ``scope`` is until it is said."""
-
-    def __repr__(self) -> str:
-        return "<unsaid>"
-
-
-_UNSAID = _Unsaid()
-_MOST_SCOPES = 10_000  # remembered
 
 
 class Kit:
@@ -110,11 +98,11 @@ class Kit:
         self._store = Store(self.folder, secret=sealing, size_limit=size_limit)
         self._ports = Ports(self._store, self._ledger, Leases(self.folder), self._warn)
         self._boot = boot()
-        self._text, self._labels = store_text, scope_labels
+        self._text = store_text
         self._scope: ContextVar[Mapping[str, Any] | None] = ContextVar("costkit_scope", default=None)
         self._allowed: ContextVar[Allowance] = ContextVar("costkit_allowed", default=allowed)
         self._names: dict[str, Plan] = {}
-        self._scopes: dict[tuple[tuple[str, Any], ...], tuple[str, str | None]] = {}
+        self._scopes = Scopes(readable=scope_labels)
         self._warned: set[str] = set()
         self._lock = threading.Lock()
         _open_kits.add(self)
@@ -122,7 +110,7 @@ class Kit:
     def call(
         self,
         *savings: Exact,
-        scope: str | Sequence[str] | _Unsaid | None = _UNSAID,
+        scope: str | Sequence[str] | Unsaid | None = UNSAID,
         name: str | None = None,
         version: str | None = None,
         ignore: Sequence[str] = (),
@@ -160,7 +148,7 @@ class Kit:
             ScopeError: scope was not said.
             ConfigError: a name in ignore or key is no argument, a saving is given twice, a budget is none.
         """
-        names = _shared_by(scope)
+        names = shared_by(scope)
         saving, budgets = _one(savings), parse(budget, "kit.call(budget=...)")
 
         def plan(fn: Callable[..., Any]) -> Plan:
@@ -179,7 +167,7 @@ class Kit:
         self,
         client: C,
         *savings: Exact,
-        scope: str | Sequence[str] | _Unsaid | None = _UNSAID,
+        scope: str | Sequence[str] | Unsaid | None = UNSAID,
         name: str | None = None,
         version: str | None = None,
         ignore: Sequence[str] = (),
@@ -213,7 +201,7 @@ class Kit:
             self._ports.warm("prices", prices.warm)
             self._ports.warm("tokens", tokens.warm)
         return wrap_client(
-            self, client, exact=_one(savings), scope=_shared_by(scope), name=name, version=version,
+            self, client, exact=_one(savings), scope=shared_by(scope), name=name, version=version,
             ignore=ignore, provider=provider, budget=parse(budget, "kit.wrap(budget=...)"), max_cost=max_cost,
             stream_usage=stream_usage,
         )  # fmt: skip
@@ -234,7 +222,7 @@ class Kit:
         """
         budgets = parse(budget, "kit.scope(budget=...)")
         given = {**(self._scope.get() or {}), **values}
-        owner, label = f"scope {_scope_id(values or None)}", self._label(values or None) or "this block"
+        owner, label = f"scope {scope_id(values or None)}", self._scopes.label(values or None) or "this block"
         token = self._scope.set(given)
         allowed = self._allowed.set(self._allowed.get().under(budgets, owner, label))
         try:
@@ -259,7 +247,7 @@ class Kit:
 
         Without arguments: those of ``scope=None``.
         """
-        return self._store.forget(_scope_id(scope or None))
+        return self._store.forget(scope_id(scope or None))
 
     def warm(self) -> None:
         """Load the price table and the tokenizer now (half a second, once in a process), before an event loop runs.
@@ -318,7 +306,7 @@ class Kit:
         if in_reference():
             exact, role = None, "reference"
         scope = self._resolve(plan, arguments)
-        scope_id, label = self._named(scope)
+        scope_id, label = self._scopes.named(scope)
         key, epoch = None, ""
         if exact is not None:
             epoch = self._store.epoch(exact.epochs, scope_id)
@@ -335,7 +323,7 @@ class Kit:
             name=plan.name, version=plan.version, scope=label, key=key, exact=exact, epoch=epoch,
             stream=plan.stream, started=started, now=now, role=role,
             reserves=bool(reservation) or not self._ports.known(plan.model_of(arguments), plan.provider),
-            text=_texts(arguments) if self._text else None,
+            text=texts(arguments) if self._text else None,
         )  # fmt: skip
         return Session(
             request, plan, scope_id=scope_id, arguments=arguments, prices=self.prices, warn=self._warn, parent=parent,
@@ -349,10 +337,9 @@ class Kit:
         allowed = self._allowed.get()
         if plan.budget:
             allowed = allowed.under(plan.budget, *owner)
-        purses = allowed.purses
-        if parent is not None and parent.reservation.purses:
-            purses = tuple(dict.fromkeys((*parent.reservation.purses, *purses)))
-        return Reservation(call_id, purses, allowed.lines(now) if allowed.windowed else ())
+        if parent is not None and parent.reservation:
+            allowed = allowed.inside(parent.reservation.allowance, same_kit=parent.home is self)
+        return Reservation(call_id, allowed, now)
 
     def _finish(self, session: Session, done: Done) -> None:
         """Report to the caller's call, and raise what the function raised."""
@@ -380,25 +367,6 @@ class Kit:
             found[name] = value
         return found
 
-    def _named(self, scope: dict[str, Any] | None) -> tuple[str, str | None]:
-        """The id and the label of a scope; those of text values are remembered."""
-        if scope is None:
-            return "-", None
-        parts = tuple(scope.items())
-        if not all(type(value) is str for value in scope.values()):
-            return _scope_id(scope), self._label(scope)
-        found = self._scopes.get(parts)
-        if found is None:
-            if len(self._scopes) >= _MOST_SCOPES:
-                self._scopes.clear()
-            found = self._scopes[parts] = _scope_id(scope), self._label(scope)
-        return found
-
-    def _label(self, scope: Mapping[str, Any] | None) -> str | None:
-        if scope is None:
-            return None
-        return json.dumps(scope, default=str, sort_keys=True) if self._labels else _scope_id(scope)
-
     def _warn(self, message: str) -> None:
         """Say each thing once a kit."""
         with self._lock:
@@ -415,50 +383,8 @@ def _one(savings: tuple[Exact, ...]) -> Exact | None:
     return savings[0] if savings else None
 
 
-def _shared_by(scope: str | Sequence[str] | _Unsaid | None) -> tuple[str, ...] | None:
-    """The names that say who may share answers; raises ScopeError where nobody said it."""
-    if isinstance(scope, _Unsaid):
-        raise ScopeError(
-            'kit.call(): say who may share answers: scope="tenant" (an argument of the function), or scope=None if '
-            "everybody may"
-        )
-    if scope is not None and not scope:
-        raise ScopeError(
-            "kit.call(scope=...): empty; name an argument, or say scope=None if everybody may share"
-        )
-    return (scope,) if isinstance(scope, str) else scope if scope is None else _names(scope)
-
-
-def _names(scope: Sequence[str]) -> tuple[str, ...]:
-    if not isinstance(scope, (list, tuple)) or not all(isinstance(name, str) for name in scope):
-        raise ScopeError(
-            f'kit.call(scope=...): {scope!r:.80} names no argument; say scope="tenant", or a list'
-        )
-    return tuple(scope)
-
-
 def _differ(plan: Plan, other: Plan) -> bool:
     return other.version == plan.version and other.source != plan.source
-
-
-def _scope_id(scope: Mapping[str, Any] | None) -> str:
-    return "-" if scope is None else digest(scope, "scope", "", {})[:32]
-
-
-def _texts(arguments: Mapping[str, Any]) -> Callable[[Any], tuple[str | None, str | None]]:
-    def text(value: Any) -> tuple[str | None, str | None]:
-        return _as_text(dict(arguments)), None if value is None else _as_text(value)
-
-    return text
-
-
-def _as_text(value: Any) -> str:
-    """For a person to read. The call is made and paid for: whatever has no text must not cost the answer."""
-    try:
-        text = value if isinstance(value, str) else json.dumps(value, default=str)
-        return text.encode("utf-8", "replace").decode()
-    except Exception:  # noqa: BLE001 - a user's own __str__, a key that JSON lacks, a value that holds itself
-        return f"<{type(value).__name__}>"
 
 
 _open_kits: weakref.WeakSet[Kit] = weakref.WeakSet()
@@ -466,6 +392,8 @@ _open_kits: weakref.WeakSet[Kit] = weakref.WeakSet()
 
 def _forked() -> None:
     for kit in list(_open_kits):
+        for purse in kit._allowed.get().purses:
+            purse.after_fork()
         kit._ports.after_fork()
         kit._store.after_fork()
         kit._lock = threading.Lock()

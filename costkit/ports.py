@@ -135,7 +135,7 @@ class Ports:
         """Give back what is held: nothing was spent, or ``actual`` nano-dollars were (None: all that is held)."""
         hold = session.reservation.hold()
         spent = session.reservation.settle(actual)
-        if spent is not None and hold is not None:
+        if spent is not None and hold is not None and not session.inherited:
             self.ledger.release(hold, spent)
 
     def write(self, effect: Write, session: Session) -> Future[None] | None:
@@ -145,11 +145,15 @@ class Ports:
             if effect.settles:
                 actual = session.reservation.settle(effect.actual)
                 settle = None if hold is None or actual is None else Settle(hold, actual)
-            self.lessons.learn(self, effect, session)
-            return self.ledger.write(effect.query, effect.attempts, durable=effect.durable, settle=settle)
+            if session.inherited:
+                return None  # the row and the money are the parent's, which goes on with the same call
+            written = self.ledger.write(effect.query, effect.attempts, durable=effect.durable, settle=settle)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the answer is there and paid for
             self.trouble(exc)
             return None
+        with contextlib.suppress(Exception):  # a lesson less
+            self.lessons.learn(self, effect, session)
+        return written
 
     def trouble(self, error: BaseException | None) -> None:
         """Say that a row was not written. Rows that the ledger itself gave up are counted there."""
@@ -213,6 +217,7 @@ class Ports:
                 except TimeoutError as exc:
                     self.trouble(exc)
         elif isinstance(effect, Keep):
+            session.kept = True
             self.store.set(session.scope_id, effect.key, effect.entry)
         elif isinstance(effect, Claim):
             return self.claim(effect, session)

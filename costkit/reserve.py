@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from . import tokens
@@ -70,7 +71,11 @@ def _limit(plan: Plan, arguments: Mapping[str, Any]) -> int:
             'this call may cost cannot be told; pass max_tokens=..., or say max_cost="0.01 USD" where it is wrapped'
         )
     times = arguments.get("n")
-    return max(limits) * max(1, times if isinstance(times, int) else 1)
+    if isinstance(times, int):
+        return max(limits) * max(1, times)
+    # 3.0, or an array library's 3, is three as well.
+    many = math.ceil(float(times)) if isinstance(times, Real) and math.isfinite(times) else 1
+    return max(limits) * max(1, many)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,19 @@ class Allowance:
         windowed = [(budget, owner, label) for budget in budgets if budget.window is not None]
         return Allowance((*self.purses, *purses), (*self.windowed, *windowed))
 
+    def __bool__(self) -> bool:
+        return bool(self.purses or self.windowed)
+
+    def inside(self, outer: Allowance, *, same_kit: bool) -> Allowance:
+        """These, and those of the call around: its windowed budgets too, where they are in the same ledger."""
+        windowed = (*outer.windowed, *self.windowed) if same_kit else self.windowed
+        return Allowance(tuple(dict.fromkeys((*outer.purses, *self.purses))), tuple(dict.fromkeys(windowed)))
+
+    def renewed(self, budgets: tuple[Budget, ...], label: str) -> Allowance:
+        """For the same call in the background: windowed budgets hold on, and its own cap of each call, anew."""
+        each = tuple(budget for budget in budgets if budget.window is None)
+        return Allowance((), self.windowed).under(each, "", label)
+
     def lines(self, now: float) -> tuple[Line, ...]:
         """The windowed budgets, at the moment ``now`` (Unix seconds)."""
         return tuple(
@@ -95,14 +113,18 @@ class Allowance:
         )
 
 
-class Reservation:
-    """What one call holds: in purses (this process) and in windowed budgets (the ledger). Thread-safe by its one owner.
+_NONE = Allowance()
 
-    ``own`` are the purses that the calls inside this one come under too.
+
+class Reservation:
+    """What one call holds: in purses (this process) and in windowed budgets (the ledger), as of ``now``, Unix seconds.
+
+    Calls inside this one come under all of its ``allowance`` too.
     """
 
-    def __init__(self, id: str, purses: tuple[Purse, ...] = (), lines: tuple[Line, ...] = ()) -> None:
-        self.id, self.purses, self.lines = id, purses, lines
+    def __init__(self, id: str, allowance: Allowance = _NONE, now: float = 0.0) -> None:
+        self.id, self.allowance, self.purses = id, allowance, allowance.purses
+        self.lines = allowance.lines(now) if allowance.windowed else ()
         self.amount: int | None = None
         self.counted: int | None = None
 

@@ -6,9 +6,11 @@ The ContextVar ``current`` carries the innermost wrapped call, so that nested ca
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -27,7 +29,7 @@ from .tokens import Ratio
 from .usage import COMPLETE, Seen, read_response, read_stream
 from .usage.fields import fields_of
 
-__all__ = ["Session", "current", "in_reference", "record", "reference"]
+__all__ = ["Session", "current", "in_reference", "record", "reference", "texts"]
 
 
 class Session:
@@ -65,25 +67,27 @@ class Session:
         self.nested: list[Cost] = []
         self.free = False
         self.ended = False
-        self.failed = False
+        self.kept = False  # its answer was stored
+        self.fruitless = False
         self._ends: dict[str, str | None] = {}  # how nested calls ended, by function: a retry makes up for it
         self._recorded = False
         self._by_hand = False
         # Objects whose spending is counted already; held, so that no other object gets their id.
         self._known: dict[int, Any] = {}
         self._answers: set[str] = set()  # the same by their provider's id, for what an SDK makes of them
-        self._called = request.started
+        self._called, self._process = request.started, os.getpid()
 
     def again(self, moment: Moment) -> Session:
-        """The same call once more, in the background, on its own account: only windowed budgets hold for it."""
-        call_id, lines = new_id(), self.reservation.lines
+        """The same call once more, in the background, on its own account: windowed budgets and each call's cap hold."""
+        call_id, label = new_id(), self.request.name
+        allowed = self.reservation.allowance.renewed(self.plan.budget, label)
         request = replace(
             self.request, id=call_id, parent_id=None, root_id=call_id, role="refresh", started=time.perf_counter(),
-            now=moment, reserves=self.request.reserves or bool(lines),
+            now=moment, reserves=self.request.reserves or bool(allowed),
         )  # fmt: skip
         return Session(
             request, self.plan, scope_id=self.scope_id, arguments=self.arguments, prices=self.prices, warn=self.warn,
-            home=self.home, reservation=Reservation(call_id, (), lines), scope=self.scope,
+            home=self.home, reservation=Reservation(call_id, allowed, moment.wall), scope=self.scope,
             learned=self.learned,
         )  # fmt: skip
 
@@ -96,6 +100,11 @@ class Session:
             caller = caller.parent
         return False
 
+    @property
+    def inherited(self) -> bool:
+        """Whether this process was forked inside the call, which its parent goes on with."""
+        return os.getpid() != self._process
+
     def elapsed(self) -> float:
         """Seconds since the caller called."""
         return time.perf_counter() - self.request.started
@@ -107,7 +116,10 @@ class Session:
         try:
             yield
         finally:
-            current.reset(token)
+            with suppress(
+                ValueError
+            ):  # a coroutine collected with its loop is closed in somebody else's context
+                current.reset(token)
 
     def returned(
         self, value: Any, ttft: float | None = None, chunks: list[Any] | None = None
@@ -117,19 +129,20 @@ class Session:
         if not (self.attempts or self.nested or self.free):
             self._add(Seen(self.model, self.provider, None, None, None), "reference")
         self.ended = True
-        if (
-            self.request.role == "refresh"
-            and self.plan.digest(self.scope, self.arguments) != self.request.key
-        ):
-            # The caller went on with a list or dict of his, changed it, and it was sent as changed.
-            self.failed = True
+        if self.request.role == "refresh" and self._changed():
             error = ConfigError("the call's arguments were changed while it was refreshed")
             return Raised(error, tuple(self.attempts), self._nested(), self._latency(), ttft)
         return Returned(value, tuple(self.attempts), self._nested(), self._latency(), ttft, self._cut())
 
+    def _changed(self) -> bool:
+        """Whether the caller went on with a list or dict of his and changed it, so that it was sent as changed."""
+        try:
+            return self.plan.digest(self.scope, self.arguments) != self.request.key
+        except Exception:  # noqa: BLE001 - what has no key now, by costkit's rules or the user's own function
+            return True
+
     def raised(self, error: Exception, chunks: list[Any] | None = None, ttft: float | None = None) -> Raised:
         """The function raised its own exception, perhaps after some chunks."""
-        self.failed = True
         if chunks:
             self._observe(chunks)
         if not (self.attempts or self.nested or self.free):
@@ -193,6 +206,10 @@ class Session:
             self.give(done.value)
         failed = isinstance(done.error, Exception)
         self.parent._ends[self.request.name] = "error" if failed else self._cut()
+
+    def refreshed(self, done: Done) -> None:
+        """How this call in the background ended: with no new answer, the next one should not follow at once."""
+        self.fruitless = done.error is not None or (self.ended and not self.kept)
 
     def _cut(self) -> str | None:
         """The finish of this call's last attempt or of a nested call, where it gave no whole answer."""
@@ -309,6 +326,24 @@ def _refused_by_provider(error: Exception) -> bool:
     if type(status) is int:
         return 400 <= status < 600
     return isinstance(error, ConnectionError) or type(error).__name__ in _NOT_REACHED
+
+
+def texts(arguments: Mapping[str, Any]) -> Callable[[Any], tuple[str | None, str | None]]:
+    """For ``Request.text``: what was asked and what was answered, for a person to read."""
+
+    def text(value: Any) -> tuple[str | None, str | None]:
+        return _as_text(dict(arguments)), None if value is None else _as_text(value)
+
+    return text
+
+
+def _as_text(value: Any) -> str:
+    """The call is made and paid for: whatever has no text must not cost the answer."""
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        return text.encode("utf-8", "replace").decode()
+    except Exception:  # noqa: BLE001 - a user's own __str__, a key that JSON lacks, a value that holds itself
+        return f"<{type(value).__name__}>"
 
 
 current: ContextVar[Session | None] = ContextVar("costkit_current", default=None)

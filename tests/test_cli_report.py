@@ -285,14 +285,6 @@ def test_forget_takes_what_a_kit_takes(capsys: pytest.CaptureFixture[str]) -> No
     assert run("forget", "--scope", "-", "--yes") == 0 and stored() == 0
 
 
-def test_scope_ids_are_the_kits_own() -> None:
-    """The digest computed here is the one under which a kit forgets."""
-    from costkit import kit
-
-    for scope in (None, {"tenant": "acme"}, {"a": 1, "b": "\u00e9"}):
-        assert scope_id(scope) == kit._scope_id(scope)
-
-
 def test_scope_words() -> None:
     """Words and JSON name scopes; labels with more names hold them, other values do not."""
     assert parse(["a=b=c", "d="]) == {"a": "b=c", "d": ""}

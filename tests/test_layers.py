@@ -19,7 +19,7 @@ disk epochs
 store ledger lease
 judges bound upstream
 exact
-effects plan
+effects plan scope
 flow flight reserve
 session
 refresh

@@ -14,12 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError
-from ..key import digest
+from ..scope import NOBODY, label, scope_id
 
 __all__ = ["NOBODY", "Scope", "candidates", "label", "labels_of", "parse", "scope_id"]
 
 Scope = Mapping[str, Any]
-NOBODY = "-"  # how scope=None is named
 _MOST = 64
 
 
@@ -74,16 +73,6 @@ def _forms(value: Any) -> list[Any]:
         with contextlib.suppress(ValueError):
             forms.append(uuid.UUID(value))
     return forms
-
-
-def scope_id(scope: Mapping[str, Any] | None) -> str:
-    """The digest under which a kit keeps a scope's answers, and its label where labels are off."""
-    return NOBODY if scope is None else digest(scope, "scope", "", {})[:32]
-
-
-def label(scope: Mapping[str, Any]) -> str:
-    """A kit's readable label."""
-    return json.dumps(scope, default=str, sort_keys=True)
 
 
 def labels_of(scope: Mapping[str, Any], known: Iterable[str | None]) -> list[str]:

@@ -301,7 +301,7 @@ class Caller:
         again = replace(
             self.request, id=f"r{len(world.callers)}", started=world.now, now=world.moment(), role="refresh"
         )
-        session = SimpleNamespace(request=again, failed=False)
+        session = SimpleNamespace(request=again, fruitless=False)
         if process.refreshes._begins(cast(Any, session)) or world.mutation == "every stale hit refreshes":
             if world.now < world.rest.get((process, self.key), -math.inf):
                 raise Broken(f"{self.key} is refreshed again though its last refresh has just failed")
@@ -385,7 +385,7 @@ class Caller:
             failed = (
                 self.left or isinstance(self.result, Raised) or (self.done and self.done.error) is not None
             )
-            session = SimpleNamespace(request=self.request, failed=False)
+            session = SimpleNamespace(request=self.request, fruitless=False)
             self.process.refreshes._ended(cast(Any, session), cast(Any, session), failed)
             if failed:
                 self.world.rest[self.process, self.key] = self.world.now + REST
