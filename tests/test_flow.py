@@ -493,8 +493,8 @@ def test_money_is_held_before_the_call_and_settled_with_its_row() -> None:
 
 @pytest.mark.parametrize(("own", "actual"), [((), 0), (spent(None), 100), ((*spent(130), *spent(None)), 130)])
 def test_what_is_settled(own: tuple[Attempt, ...], actual: int | None) -> None:
-    """A call that spent nothing settles at 0; one whose cost is not known settles at all that was held, or at what is known
-    of it where that is more."""
+    """A call that spent nothing settles at 0; one whose cost is not known settles at all that was held, or
+    at what is known of it where that is more."""
     step = run(
         None, Lead(), Claimed(), None, Held(100), returned(own=own), None, None, None, request=BUDGETED
     )
