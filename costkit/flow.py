@@ -257,8 +257,8 @@ def _run(request: Request, exact: Exact | None, key: str | None, clock: Callable
         counterfactual=None if paid.unknown else paid.provider, complete=not left,
         error=None if error is None else type(error).__name__, reserved=held,
     )  # fmt: skip
-    # Of a call whose cost is not known in full all that it held counts as spent; what is known, where that is more.
-    actual = None if paid.unknown and paid.provider <= (held or 0) else paid.provider
+    # Of a call that is not known in full all that was held counts as spent, or what is known where that is more.
+    actual = max(held or 0, paid.provider) if paid.unknown else paid.provider
     yield Write(query, own, bool(own) or held is not None, held is not None, actual)
     return Done(value, spent, latency, None, error, result.ttft)
 
