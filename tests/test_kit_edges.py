@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import threading
 import time
@@ -335,64 +334,6 @@ def test_a_loop_that_ends_cancels(kit: Kit) -> None:
 
     asyncio.run(main())
     assert [type(exc) for exc in seen] == [asyncio.CancelledError]
-
-
-def test_a_call_in_a_loop_that_was_dropped(kit: Kit) -> None:
-    """A loop closed with a call in it, and collected: the call is recorded, and nothing is held for it."""
-
-    @kit.call(scope=None, max_cost="0.01 USD")
-    async def ask(q: str) -> str:
-        begun.append(q)
-        await asyncio.Event().wait()
-        return q
-
-    async def serve() -> None:
-        with kit.scope(budget="1 USD/day"):
-            task = asyncio.create_task(ask("q"))
-        while not begun:
-            await asyncio.sleep(0.001)
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
-
-    begun: list[str] = []
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(serve())
-    loop.close()
-    del loop
-    gc.collect()
-    assert read(kit, "SELECT complete, error FROM queries") == [(0, "GeneratorExit")]
-    assert read(kit, "SELECT held FROM budgets") == [(0,)]
-
-
-def test_a_call_closed_while_its_answer_is_stored(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A coroutine closed after its call was paid has its row, and is settled at what it did cost."""
-    go, storing = threading.Event(), threading.Event()
-
-    def slow(*_: object) -> bool:
-        storing.set()
-        return go.wait(10)
-
-    monkeypatch.setattr(kit._store, "set", slow)
-
-    @kit.call(exact(), scope=None, max_cost="0.05 USD")
-    async def ask(q: str) -> str:
-        pay(CENT)
-        return q
-
-    async def main() -> None:
-        with kit.scope(budget="1 USD/day"):
-            call = ask("q")
-            pending: Any = call.send(None)
-            while not storing.is_set():
-                pending._asyncio_future_blocking = False
-                await asyncio.wait([pending])
-                pending = call.send(None)
-                await asyncio.sleep(0.05)
-            call.close()
-        go.set()
-
-    asyncio.run(main())
-    assert read(kit, "SELECT provider_cost, error FROM queries") == [(CENT, None)]
-    assert read(kit, "SELECT spent, held FROM budgets") == [(CENT, 0)]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
