@@ -115,9 +115,10 @@ class Cost:
 class Outcome(Generic[T_co]):
     """What ``.outcome(...)`` returns: the function's value with its cost, latency and origin.
 
-    ``saving`` is the name of the saving that answered (``"exact"``, or ``"coalesced"`` for a call that shared
-    another's answer while it was being made) or None when the function itself ran. ``latency`` is in seconds,
-    as the caller waited; for a stream it runs to the last chunk and ``ttft`` to the first.
+    ``saving`` is the name of the saving that answered (``"exact"``, ``"stale"`` for an answer past its ttl
+    that is being renewed, or ``"coalesced"`` for a call that shared another's answer while it was being made)
+    or None when the function itself ran. ``latency`` is in seconds, as the caller waited; for a stream it
+    runs to the last chunk and ``ttft`` to the first.
     """
 
     value: T_co

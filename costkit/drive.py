@@ -90,7 +90,7 @@ class _Async:
 
     def __init__(self, ports: Ports, session: Session) -> None:
         self.ports, self.session = ports, session
-        self.cancelled: asyncio.CancelledError | None = None
+        self.cancelled: BaseException | None = None
         self.closed = False  # a coroutine that is being closed may not wait for anything
         self._loads: list[Future[None]] = []
 
@@ -104,10 +104,31 @@ class _Async:
         self.session.free = True
         return self.session.abandoned(error)
 
-    async def perform(self, effect: Plain) -> Any:
-        """Any effect but Call, Join and Refresh."""
+    def close(self, effect: Effect, exc: GeneratorExit) -> Left | None:
+        """Closed while this effect was performed: what the flow is told, which writes its row and ends.
+
+        Only the outermost coroutine can go on then: every one that awaits gets a GeneratorExit of its own.
+        """
+        self.closed = True
+        if isinstance(effect, (Join, Claim, Pause, Reserve)):
+            return Left(exc)
+        self.cancelled = exc
+        return None
+
+    def join(self, effect: Join) -> Any:
+        """Lead a new flight, or get the one under way."""
+        owner = (threading.get_ident(), asyncio.current_task())
+        return self.ports.join(effect, self.session, owner)
+
+    async def perform(self, effect: Plain | Join) -> Any:
+        """Any effect but Call and Refresh; a stream follows in a way of its own."""
         ports, session = self.ports, self.session
+        if isinstance(effect, Join):
+            joined = self.join(effect)
+            return await _follow_async(joined) if isinstance(joined, Flight) else joined
         if isinstance(effect, Keep):
+            if self.closed and effect.entry.failed:
+                return None  # nobody could look whether an answer is stored by now
             session.kept = True
             await self._beside(
                 ports.pool().submit(ports.store.set, session.scope_id, effect.key, effect.entry)
@@ -176,8 +197,6 @@ class _Async:
             await asyncio.shield(waiter)
         except asyncio.CancelledError as exc:
             self.cancelled = exc
-        except GeneratorExit:  # what was paid for is written down all the same, and nobody waits for that
-            self.closed = True
 
     def preload(self) -> None:
         """Load what the answer will be priced and counted with, beside the loop while the call is made."""
@@ -207,6 +226,7 @@ async def _settled(future: Future[Any]) -> None:
 async def run_async(flow: Flow, ports: Ports, session: Session, invoke: Callable[[], Awaitable[Any]]) -> Done:
     """Drive a coroutine function's call."""
     io = _Async(ports, session)
+    ports.flows.add(flow)
     reply: Any = None
     try:
         while True:
@@ -219,7 +239,10 @@ async def run_async(flow: Flow, ports: Ports, session: Session, invoke: Callable
                 with session.spending():
                     try:
                         value = await invoke()
-                        await io.loaded()
+                        try:
+                            await io.loaded()
+                        except GeneratorExit as exc:
+                            io.close(effect, exc)
                     except Exception as exc:  # noqa: BLE001 - the user's own: recorded, then raised unchanged
                         reply = session.raised(exc)
                     except BaseException as exc:  # noqa: BLE001
@@ -227,17 +250,18 @@ async def run_async(flow: Flow, ports: Ports, session: Session, invoke: Callable
                         io.closed = isinstance(exc, GeneratorExit)
                     else:
                         reply = session.returned(value)
-            elif isinstance(effect, Join):
-                reply = ports.join(effect, session, (threading.get_ident(), asyncio.current_task()))
-                if isinstance(reply, Flight):
-                    reply = await _follow_async(reply)
             elif isinstance(effect, Refresh):
                 reply = None
                 ports.refreshes.as_task(session, lambda again, anew: _refresh(anew, ports, again, invoke))
             else:
-                reply = await io.perform(effect)
+                try:
+                    reply = await io.perform(effect)
+                except GeneratorExit as exc:
+                    reply = io.close(effect, exc)
     except StopIteration as stop:
         done: Done = stop.value
+        if io.closed:
+            session.report(done)  # the coroutine that would do it is closed as well
         return io.ended(done)
     finally:
         ports.abort(flow, session)
@@ -392,6 +416,7 @@ async def run_async_stream(
 ) -> AsyncGenerator[Any, None]:
     """Drive an async generator function's call: yields its chunks; ``finish`` is told how it ended."""
     io = _Async(ports, session)
+    ports.flows.add(flow)
     reply: Any = None
     passed = 0
     try:
@@ -406,7 +431,7 @@ async def run_async_stream(
                 part: _Reading | Tail = reading
                 source = reading.chunks_async(invoke)
             elif isinstance(effect, Join):
-                reply = ports.join(effect, session, (threading.get_ident(), asyncio.current_task()))
+                reply = io.join(effect)
                 if not isinstance(reply, Flight):
                     continue
                 part = tail = Tail(reply, session.elapsed, session.tells)
@@ -419,7 +444,10 @@ async def run_async_stream(
                 )
                 continue
             else:
-                reply = await io.perform(effect)
+                try:
+                    reply = await io.perform(effect)
+                except GeneratorExit as exc:
+                    reply = io.close(effect, exc)
                 continue
             try:
                 async with contextlib.aclosing(source) as chunks:

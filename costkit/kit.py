@@ -130,7 +130,7 @@ class Kit:
             name: what the ledger and the keys call the function; default ``module.qualname``.
             version: change it when the function's answers should no longer be reused. Default: a digest of
                 the function's own source, so that editing it (a prompt in it, say) starts afresh. What it
-                *calls*, and the globals and closed-over values it reads, are not part of that.
+                *calls* and the globals it reads are not part of that; text and numbers it closes over are.
             ignore: arguments that do not change the answer (a client, a logger).
             key: what identifies the call instead of its arguments: a callable of the same arguments, or for
                 single arguments ``{"client": lambda client: client.base_url}``.

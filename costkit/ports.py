@@ -59,6 +59,8 @@ class Ports:
         self._pool: ThreadPoolExecutor | None = None
         self._warmed: dict[str, Future[None]] = {}
         self._priced: set[tuple[str, str | None]] = set()
+        # Held here, a flow outlives the coroutine that drives it, which may be collected and still has to end it.
+        self.flows: set[Flow] = set()
         self.unrecorded = 0
 
     def known(self, model: str | None, provider: str | None) -> bool:
@@ -181,7 +183,7 @@ class Ports:
         """The child has none of the parent's threads."""
         self.flights.after_fork()
         self.leases.after_fork()
-        self.refreshes = Refreshes()
+        self.refreshes, self.flows = Refreshes(), set()
         self._lock, self._pool, self._warmed = threading.Lock(), None, {}
 
     def close(self) -> None:
@@ -239,6 +241,7 @@ class Ports:
     def abort(self, flow: Flow, session: Session) -> None:
         """Leave nothing held, whatever happened."""
         flow.close()
+        self.flows.discard(flow)
         if session.flight is not None or session.lease is not None:
             self.land(Land(session.request.key or "", None, None, gone=True), session)
         # A call that was made and whose row was not written is paid for all the same.

@@ -69,6 +69,7 @@ class Session:
         self.ended = False
         self.kept = False  # its answer was stored
         self.fruitless = False
+        self._reported = False
         self._ends: dict[str, str | None] = {}  # how nested calls ended, by function: a retry makes up for it
         self._recorded = False
         self._by_hand = False
@@ -199,8 +200,9 @@ class Session:
 
     def report(self, done: Done) -> None:
         """Tell the caller's call, if there is one, what this one cost, returned, and whether it was whole."""
-        if self.parent is None:
+        if self.parent is None or self._reported:
             return
+        self._reported = True
         self.parent.nested.append(done.cost)
         if not self.request.stream:
             self.give(done.value)

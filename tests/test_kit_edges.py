@@ -6,7 +6,6 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path
@@ -15,52 +14,15 @@ from typing import Any
 import pytest
 
 import costkit
-from costkit import Kit, Rates, Usage, exact
+from costkit import Kit, Usage, exact
 from costkit.errors import BudgetExceeded
+from tests import budgets, refreshing
+from tests.budgets import CARD, CENT, pay, read
+from tests.refreshing import Clock, until
 
-CENT = 10_000_000
-CARD = {"m": Rates(1, 10)}
 STALE = exact(ttl="1m", stale="1h")
 
-Clock = Callable[[float], None]
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Iterator[Kit]:
-    with Kit(tmp_path / "kit", prices=CARD) as kit:
-        yield kit
-
-
-@pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Sets the wall clock forward by so many seconds in all."""
-    real = time.time
-
-    def move(seconds: float) -> None:
-        monkeypatch.setattr(time, "time", lambda: real() + seconds)
-
-    return move
-
-
-def read(kit: Kit, query: str) -> list[tuple[Any, ...]]:
-    con = kit.ledger()
-    try:
-        return [tuple(row) for row in con.execute(query)]
-    finally:
-        con.close()
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for something that happens in the background."""
-    end = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.002)
-
-
-def pay(cost: int) -> None:
-    """Record a call of so many nano-dollars (a multiple of 1,000)."""
-    costkit.record(usage=Usage(in_fresh=cost // 1000), model="m")
+kit, later = budgets.kit, refreshing.later
 
 
 def refreshes(kit: Kit) -> list[str | None]:

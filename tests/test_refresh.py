@@ -5,40 +5,23 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from costkit import Kit, exact
 from costkit.errors import ConfigError, RecentFailure
+from tests import refreshing
+from tests.refreshing import Clock, until
 
-Clock = Callable[[float], None]
+later = refreshing.later
 
 
 @pytest.fixture
 def kit(tmp_path: Path) -> Iterator[Kit]:
     with Kit(tmp_path / "kit") as kit:
         yield kit
-
-
-@pytest.fixture
-def later(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Sets the wall clock forward by so many seconds in all."""
-    real = time.time
-
-    def move(seconds: float) -> None:
-        monkeypatch.setattr(time, "time", lambda: real() + seconds)
-
-    return move
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait for something that happens in the background."""
-    end = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.002)
 
 
 def kinds(kit: Kit) -> list[tuple[str | None, str]]:

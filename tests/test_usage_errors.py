@@ -5,44 +5,19 @@ Every test names its reports; prices are those of the report, as a rate card, or
 
 from __future__ import annotations
 
-import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 import costkit
-from costkit import Kit, Prices, Rates, exact
-from costkit.prices import reprice
-from costkit.usage import Seen, read_response, read_stream
+from costkit import Kit, Rates
+from costkit.usage import read_response, read_stream
+from tests import bills
+from tests.bills import QUESTION, chat, cost, message, rows, usd
 
-QUESTION = "How long do refunds take?"
-
-
-def usd(nano: int | None) -> float:
-    assert nano is not None
-    return nano / 1e9
-
-
-def chat(usage: object, model: str = "m", **changes: Any) -> dict[str, Any]:
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Five days."}}
-    return {
-        "id": "c",
-        "object": "chat.completion",
-        "model": model,
-        "choices": [choice],
-        "usage": usage,
-        **changes,
-    }
-
-
-def message(usage: object, model: str = "m", **changes: Any) -> dict[str, Any]:
-    content = [{"type": "text", "text": "Five days."}]
-    body = {"id": "m", "type": "message", "role": "assistant", "model": model, "stop_reason": "end_turn"}
-    return {**body, "content": content, "usage": usage, **changes}
+kit = bills.kit
 
 
 def chunks(usage: object = None, model: str = "m") -> list[dict[str, Any]]:
@@ -55,27 +30,7 @@ def chunks(usage: object = None, model: str = "m") -> list[dict[str, Any]]:
     return texts if usage is None else [*texts, {**body, "choices": [], "usage": usage}]
 
 
-def cost(seen: Seen | None, card: Rates | None = None, **told: Any) -> int:
-    """Nano-dollars of a response at a report's prices, or at genai-prices'."""
-    assert seen is not None and seen.usage is not None and seen.model is not None
-    prices = Prices({"*": card} if card else None)
-    return prices.price(seen.usage, model=seen.model, provider=seen.provider, context=seen.tier, **told).cost
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Iterator[Kit]:
-    with Kit(tmp_path / "kit", prices={"m": Rates(3, 15, "0.30", cache_write_5m="3.75")}) as made:
-        yield made
-
-
-def rows(kit: Kit, table: str) -> list[dict[str, Any]]:
-    with kit.ledger() as con:
-        return [dict(row) for row in con.execute(f"SELECT * FROM {table} ORDER BY rowid")]
-
-
 # --- cached tokens billed twice
-
-
 def test_gemini_cache_reads_are_billed_once() -> None:
     """litellm#14849: 257,955 of 262,960 prompt tokens came from the cache; $0.7642 was shown for $0.1849."""
     usage = {
@@ -150,8 +105,6 @@ def test_fireworks_cache_reads_have_their_own_price() -> None:
 
 
 # --- Anthropic's convention
-
-
 def test_anthropic_cache_writes_match_the_invoice() -> None:
     """litellm#9812: 12,304 tokens written and 550 out; $0.091311 was shown, the invoice says 4.614 + 0.825 cents."""
     usage = {
@@ -220,8 +173,6 @@ def test_the_streams_path_counts_as_the_other() -> None:
 
 
 # --- tokens that got lost
-
-
 @pytest.mark.parametrize(
     "body",
     [
@@ -280,8 +231,6 @@ def test_cache_reads_are_part_of_every_sum(kit: Kit) -> None:
 
 
 # --- streams that were left, calls made again
-
-
 def test_an_aborted_stream_is_not_free(kit: Kit) -> None:
     """openai-openapi#539, PostHog-js#4664, openclaw#120008, ferro-labs#281, tokenjam#628, sglang#3743: estimated."""
 
@@ -317,134 +266,7 @@ def test_every_retry_is_in_the_cost(kit: Kit) -> None:
     assert rows(kit, "query_costs")[0]["provider_cost"] == out.cost.provider
 
 
-# --- prices
-
-
-def test_history_keeps_its_price(tmp_path: Path) -> None:
-    """ccusage#1636, agentsview#1540, CodexBar#2671, any-llm#995, langfuse#12184: a price cut leaves old rows alone."""
-    usage = {
-        "input_tokens": 1_000_000,
-        "input_tokens_details": {"cached_tokens": 900_000},
-        "output_tokens": 9000,
-    }
-    body = {"object": "response", "status": "completed", "model": "m", "output": [], "usage": usage}
-    before, after = Rates(5, 30, "0.50"), Rates(4, 20, "0.40")
-    attempts: list[dict[str, Any]] = []
-    prices: list[dict[str, Any]] = []
-    for number, card in enumerate((before, after)):
-        with Kit(tmp_path / "kit", prices={"m": card}) as kit:
-
-            @kit.call(scope=None, name="ask")
-            def ask(question: str, number: int) -> dict[str, Any]:
-                return body
-
-            ask(QUESTION, number)
-            attempts, prices = rows(kit, "attempts"), rows(kit, "prices")
-    old, new = (attempt["cost"] for attempt in attempts)
-    assert (old, new) == (500_000_000 + 450_000_000 + 270_000_000, 400_000_000 + 360_000_000 + 180_000_000)
-    seen = read_response(body)
-    assert seen is not None and seen.usage is not None
-    stored = {price["price_id"]: json.loads(price["rates"]) for price in prices}
-    assert [reprice(seen.usage, stored[attempt["price_id"]]) for attempt in attempts] == [old, new]
-
-
-def test_a_price_holds_at_its_date() -> None:
-    """ccusage#764 and CodexBar#2671: o3 cost 10 and 40 dollars until its cut in June 2025, then 2 and 8."""
-    usage = costkit.Usage(in_fresh=1000, out_text=1000)
-    days = [datetime(2025, 6, day, tzinfo=UTC) for day in (1, 12)]
-    assert [Prices(at=day).price(usage, model="o3").cost for day in days] == [50_000_000, 10_000_000]
-    assert [Prices().price(usage, model="o3", when=day).cost for day in days] == [50_000_000, 10_000_000]
-
-
-def test_an_announced_price_that_never_came() -> None:
-    """llmgateway#3612, claude-carbon#30: Sonnet 5 was to go from 2 and 10 dollars to 3 and 15 and did not."""
-    usage = {"input_tokens": 1_000_000, "output_tokens": 100_000}
-    seen = read_response(message(usage, "claude-sonnet-5"))
-    days = [datetime(2026, month, 15, tzinfo=UTC) for month in (8, 10)]
-    assert [cost(seen, when=day) for day in days] == [3_000_000_000, 3_000_000_000]
-
-
-@pytest.mark.parametrize(("served", "share"), [("default", 1), ("flex", 0.5), ("priority", 2)])
-def test_the_served_tier_is_the_price(served: str, share: float) -> None:
-    """PostHog#94200, genai-prices#115 and #390: the tier that served is priced, whatever was asked for."""
-    usage = {"prompt_tokens": 1000, "completion_tokens": 1000, "total_tokens": 2000}
-    seen = read_response(chat(usage, "gpt-5", service_tier=served))
-    assert cost(seen) == 11_250_000 * share
-
-
-def test_geminis_tier_is_the_price() -> None:
-    """genai-prices#390: Gemini says in its usage that a call was served as flex, which costs half."""
-    usage = {"promptTokenCount": 1000, "candidatesTokenCount": 1000, "totalTokenCount": 2000}
-    body = {"candidates": [], "modelVersion": "gemini-3.8-flash-lite-tts"}
-    costs = {
-        kind: cost(read_response({**body, "usageMetadata": {**usage, "trafficType": kind}}))
-        for kind in ("ON_DEMAND", "ON_DEMAND_FLEX", "ON_DEMAND_PRIORITY")
-    }
-    assert costs["ON_DEMAND_FLEX"] * 2 == costs["ON_DEMAND"] < costs["ON_DEMAND_PRIORITY"]
-
-
-def test_a_cache_hit_is_no_spend(kit: Kit) -> None:
-    """llmgateway#2518, litellm#21152, #39960, langfuse#2112: a hit costs nothing and says what it saved."""
-    usage = {"prompt_tokens": 1000, "completion_tokens": 10, "total_tokens": 1010}
-    paid = 1000 * 3000 + 10 * 15_000
-
-    @kit.call(exact(), scope=None)
-    def ask(question: str) -> dict[str, Any]:
-        return chat(usage)
-
-    first, hit = ask.outcome(QUESTION), ask.outcome(QUESTION)
-    assert (first.cost.provider, hit.cost.provider, hit.cost.saving) == (paid, 0, paid)
-    assert sum(row["provider_cost"] for row in rows(kit, "query_costs")) == paid
-    assert len(rows(kit, "attempts")) == 1
-
-
-def test_a_hit_inside_a_guarded_call_still_pays_the_guardrail(kit: Kit) -> None:
-    """litellm#39057: the answer came from the cache and the guardrail's own call was lost; here it is paid."""
-    usage = {"prompt_tokens": 1000, "completion_tokens": 10, "total_tokens": 1010}
-    paid = 1000 * 3000 + 10 * 15_000
-
-    @kit.call(exact(), scope=None)
-    def ask(question: str) -> dict[str, Any]:
-        return chat(usage)
-
-    @kit.call(scope=None)
-    def guarded(question: str) -> str:
-        costkit.record(chat(usage, id="guardrail"))
-        return str(ask(question)["choices"][0]["message"]["content"])
-
-    first, second = guarded.outcome(QUESTION), guarded.outcome(QUESTION)
-    assert (first.cost.provider, second.cost.provider, second.cost.saving) == (2 * paid, paid, paid)
-
-
-def test_the_own_rate_card_goes_first() -> None:
-    """context-guru#83: $1.52 at the user's own rates was shown as $3.00 at list prices."""
-    seen = read_response(message({"input_tokens": 1_000_000, "output_tokens": 0}, "claude-sonnet-4-5"))
-    assert (cost(seen, Rates("1.52", "7.60")), cost(seen)) == (
-        1_520_000_000,
-        6_000_000_000,
-    )  # over 200,000: list 6
-    short = read_response(message({"input_tokens": 100_000, "output_tokens": 0}, "claude-sonnet-4-5"))
-    assert (cost(short, Rates("1.52", "7.60")), cost(short)) == (152_000_000, 300_000_000)
-
-
-def test_prices_are_stored_once(kit: Kit) -> None:
-    """litellm#41499: the price table copied into each of 5.9 million rows took 26.3 GB; here a row names its price."""
-
-    @kit.call(scope=None)
-    def ask(number: int) -> dict[str, Any]:
-        return chat({"prompt_tokens": 10, "completion_tokens": 1, "total_tokens": 11}, id=str(number))
-
-    for number in range(40):
-        ask(number)
-    (price,) = rows(kit, "prices")
-    attempts = rows(kit, "attempts")
-    assert len(attempts) == 40 and {attempt["price_id"] for attempt in attempts} == {price["price_id"]}
-    assert all("rates" not in attempt and len(attempt["price_id"]) == 16 for attempt in attempts)
-
-
 # --- xAI, where the total tells
-
-
 def test_reasoning_beside_the_completion() -> None:
     """sub2api#5771, inspect_ai#5528, vercel/ai#12425: xAI's reasoning is outside the completion; it was not billed."""
     usage = {

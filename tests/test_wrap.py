@@ -14,10 +14,15 @@ import pytest
 from pydantic import BaseModel
 
 import costkit
-from tests.scripted import Script, serving
+from tests import wrapping
+from tests.scripted import Script
 from tests.wrapping import APIS, CLAUDE, GPT, Caller, attempts, create, rows, sdk_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:The model:DeprecationWarning")
+pytestmark = wrapping.QUIET
+caller = wrapping.caller
+kit = wrapping.kit
+script = wrapping.script
+server = wrapping.server
 TOOLS = [
     {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
 ]
@@ -28,33 +33,6 @@ class Days(BaseModel):
 
     days: int
     sure: bool
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Script]:
-    with serving() as script:
-        yield script
-
-
-@pytest.fixture
-def script(server: Script) -> Script:
-    server.asked.clear()
-    server.gone.clear()
-    server.piece, server.wait, server.pause = 0, 0.0, 0.0
-    return server
-
-
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
-    made = Caller(request.param)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Iterator[costkit.Kit]:
-    with costkit.Kit(tmp_path / "kit") as made:
-        yield made
 
 
 # --- hit, miss and the bare client ----------------------------------------------------------------------------

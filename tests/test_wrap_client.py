@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -13,37 +11,15 @@ import openai
 import pytest
 
 import costkit
-from tests.scripted import ANSWER, Script, serving
+from tests import wrapping
+from tests.scripted import ANSWER, Script
 from tests.wrapping import GPT, Caller, create, rows
 
-pytestmark = pytest.mark.filterwarnings("ignore:The model:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Script]:
-    with serving() as script:
-        yield script
-
-
-@pytest.fixture
-def script(server: Script) -> Script:
-    server.asked.clear()
-    server.gone.clear()
-    server.piece, server.wait, server.pause = 0, 0.0, 0.0
-    return server
-
-
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
-    made = Caller(request.param)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Iterator[costkit.Kit]:
-    with costkit.Kit(tmp_path / "kit") as made:
-        yield made
+pytestmark = wrapping.QUIET
+caller = wrapping.caller
+kit = wrapping.kit
+script = wrapping.script
+server = wrapping.server
 
 
 @pytest.mark.parametrize("sdk", ["openai", "anthropic"])

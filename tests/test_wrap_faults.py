@@ -6,8 +6,6 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -15,10 +13,15 @@ import pytest
 
 import costkit
 from costkit.errors import UnknownPrice
-from tests.scripted import Script, events, serving
-from tests.wrapping import APIS, GPT, Caller, attempts, create, rows, sdk_of
+from tests import wrapping
+from tests.scripted import Script, events
+from tests.wrapping import APIS, GPT, Caller, attempts, caught, create, rows, sdk_of, until
 
-pytestmark = pytest.mark.filterwarnings("ignore:The model:DeprecationWarning")
+pytestmark = wrapping.QUIET
+caller = wrapping.caller
+kit = wrapping.kit
+script = wrapping.script
+server = wrapping.server
 PATHS = {
     "chat": "/v1/chat/completions",
     "completions": "/v1/completions",
@@ -27,54 +30,12 @@ PATHS = {
 }
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Script]:
-    with serving() as script:
-        yield script
-
-
-@pytest.fixture
-def script(server: Script) -> Script:
-    server.asked.clear()
-    server.gone.clear()
-    server.piece, server.wait, server.pause = 0, 0.0, 0.0
-    return server
-
-
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
-    made = Caller(request.param)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Iterator[costkit.Kit]:
-    with costkit.Kit(tmp_path / "kit") as made:
-        yield made
-
-
-def caught(call: Callable[[], Any]) -> Exception:
-    """What the call raises."""
-    with pytest.raises(Exception) as info:
-        call()
-    return info.value
-
-
 def told(error: Any) -> tuple[Any, ...]:
     """All of an SDK's error that a caller can act on."""
     response = getattr(error, "response", None)
     varies = ("date", "request-id", "x-request-id")
     headers = None if response is None else {k: v for k, v in response.headers.items() if k not in varies}
     return type(error), str(error), getattr(error, "status_code", None), getattr(error, "body", None), headers
-
-
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait until it is so."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never came to pass"
-        time.sleep(0.005)
 
 
 # --- errors ---------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,44 +13,15 @@ import openai
 import pytest
 
 import costkit
+from tests import wrapping
 from tests.scripted import Script, serving
-from tests.wrapping import CLAUDE, Caller, create, rows, sdk_of
+from tests.wrapping import CLAUDE, Caller, caught, create, rows, sdk_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:The model:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Script]:
-    with serving() as script:
-        yield script
-
-
-@pytest.fixture
-def script(server: Script) -> Script:
-    server.asked.clear()
-    server.gone.clear()
-    server.piece, server.wait, server.pause = 0, 0.0, 0.0
-    return server
-
-
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
-    made = Caller(request.param)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Iterator[costkit.Kit]:
-    with costkit.Kit(tmp_path / "kit") as made:
-        yield made
-
-
-def caught(call: Callable[[], Any]) -> Exception:
-    """What the call raises."""
-    with pytest.raises(Exception) as info:
-        call()
-    return info.value
+pytestmark = wrapping.QUIET
+caller = wrapping.caller
+kit = wrapping.kit
+script = wrapping.script
+server = wrapping.server
 
 
 # --- many at once ---------------------------------------------------------------------------------------------

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -14,45 +12,15 @@ import pytest
 
 import costkit
 from costkit.errors import BudgetExceeded, ConfigError, RecentFailure
-from tests.scripted import Script, serving
-from tests.wrapping import GPT, Caller, create, rows, sdk_of
+from tests import wrapping
+from tests.scripted import Script
+from tests.wrapping import GPT, Caller, create, rows, sdk_of, until
 
-pytestmark = pytest.mark.filterwarnings("ignore:The model:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Script]:
-    with serving() as script:
-        yield script
-
-
-@pytest.fixture
-def script(server: Script) -> Script:
-    server.asked.clear()
-    server.gone.clear()
-    server.piece, server.wait, server.pause = 0, 0.0, 0.0
-    return server
-
-
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
-    made = Caller(request.param)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Iterator[costkit.Kit]:
-    with costkit.Kit(tmp_path / "kit") as made:
-        yield made
-
-
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait until it is so."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never came to pass"
-        time.sleep(0.005)
+pytestmark = wrapping.QUIET
+caller = wrapping.caller
+kit = wrapping.kit
+script = wrapping.script
+server = wrapping.server
 
 
 def limited(api: str, client: Any, what: str, **more: Any) -> Any:

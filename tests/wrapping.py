@@ -1,22 +1,28 @@
-"""What the tests of wrapped SDK clients share: one way to run sync and async clients, and to read the ledger."""
+"""What the tests of wrapped SDK clients share: fixtures, sync and async clients run alike, the ledger read."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import inspect
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
 import openai
+import pytest
 
 import costkit
+from tests.scripted import Script, serving
 
 GPT, CLAUDE = "gpt-5-mini", "claude-sonnet-4-5"
 KINDS: dict[str, tuple[type, type]] = {
     "openai": (openai.OpenAI, openai.AsyncOpenAI),
     "anthropic": (anthropic.Anthropic, anthropic.AsyncAnthropic),
 }
+QUIET = pytest.mark.filterwarnings("ignore:The model:DeprecationWarning")
 APIS = ("chat", "completions", "responses", "messages")
 
 
@@ -78,6 +84,33 @@ class Caller:
         return found
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[Script]:
+    with serving() as script:
+        yield script
+
+
+@pytest.fixture
+def script(server: Script) -> Script:
+    server.asked.clear()
+    server.gone.clear()
+    server.piece, server.wait, server.pause = 0, 0.0, 0.0
+    return server
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
+    made = Caller(request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Iterator[costkit.Kit]:
+    with costkit.Kit(tmp_path / "kit") as made:
+        yield made
+
+
 def sdk_of(api: str) -> str:
     return "anthropic" if api == "messages" else "openai"
 
@@ -104,3 +137,18 @@ def attempts(kit: costkit.Kit) -> list[tuple[Any, ...]]:
         kit.ledger().execute("SELECT model, usage_state, cost, finish FROM attempts ORDER BY id").fetchall()
     )
     return [tuple(row) for row in found]
+
+
+def caught(call: Callable[[], Any]) -> Exception:
+    """What the call raises."""
+    with pytest.raises(Exception) as info:
+        call()
+    return info.value
+
+
+def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until it is so."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never came to pass"
+        time.sleep(0.005)

@@ -14,6 +14,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 import costkit
 from serving.simulated.run import running
+from tests import wrapping
 
 ROOT = Path(__file__).parents[2]
 ASKED = "How long do refunds take?"
@@ -26,10 +27,7 @@ def base_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def kit(tmp_path: Path) -> Iterator[costkit.Kit]:
-    with costkit.Kit(tmp_path / "kit") as made:
-        yield made
+kit = wrapping.kit
 
 
 def test_a_completion_comes_back_as_it_was(base_url: str, kit: costkit.Kit) -> None:

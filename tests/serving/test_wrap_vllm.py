@@ -16,6 +16,7 @@ import pytest
 
 import costkit
 from serving.engine.layout import here
+from tests import wrapping
 from tests.wrapping import Caller, attempts, rows
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,7 @@ pytestmark = [
         reason="no real vLLM here: `python3 -m serving.engine setup` first, or set COSTKIT_TEST_VLLM=1",
     ),
 ]
+caller = wrapping.caller
 
 
 def engine(*arguments: str) -> str:
@@ -53,13 +55,6 @@ def url() -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         engine("stop", "--port", port)
-
-
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
-    made = Caller(request.param)
-    yield made
-    made.close()
 
 
 @pytest.fixture
