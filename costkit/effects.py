@@ -5,10 +5,12 @@ Lookup    Entry | None                           the stored entry, if any
 Join      Lead | Landed | Whole | Lost | Left    lead the flight of this key, or wait for its leader
 Claim     Claimed | Taken                        make this call alone among all processes
 Pause     None | Left                            wait for the process that has the claim
+Seek      Sought | None                          look for an answer that means the same; ask the gate
 Refresh   None                                   make the call anew in the background, unless somebody does
 Reserve   Held | Refused | Left                  check the price, and hold the most it may cost
 Call      Returned | Raised | Abandoned          run the user's function
-Keep      None                                   store the entry
+Keep      None                                   store the entry; with ``sought`` for its meaning too
+Judge     bool | None                            whether the candidate was wrong; None: said later, or never
 Land      None                                   end flight and claim: followers get the entry or the error
 Write     None                                   the rows for the ledger; with ``settles``, what was held is settled
 """
@@ -17,17 +19,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .call import Attempt, Cost
 from .exact import Exact
-from .ledger import Query
+from .ledger import Evidence, Query
 from .store import Entry, Moment
 
+if TYPE_CHECKING:
+    from .semantic.pool import Sought
+
 __all__ = [
-    "Abandoned", "Call", "Claim", "Claimed", "Done", "Effect", "Held", "Join", "Keep", "Land", "Landed", "Lead", "Left",
-    "Lookup", "Lost", "Pause", "Raised", "Refresh", "Refused", "Request", "Reserve", "Returned", "Taken", "Whole",
-    "Write",
+    "Abandoned", "Call", "Claim", "Claimed", "Done", "Effect", "Held", "Join", "Judge", "Keep", "Land", "Landed", "Lead", "Left",
+    "Lookup", "Lost", "Pause", "Raised", "Refresh", "Refused", "Request", "Reserve", "Returned", "Seek", "Taken",
+    "Whole", "Write",
 ]  # fmt: skip
 
 
@@ -61,6 +66,11 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class Seek:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class Refresh:
     pass
 
@@ -79,31 +89,46 @@ class Call:
 class Keep:
     key: str
     entry: Entry
+    value: Any = None
+    sought: Sought | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """``value`` is the reference's."""
+
+    sought: Sought
+    value: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Land:
-    """``gone``: the leader was cancelled, so a follower should take over. ``why`` the answer cannot be stored."""
+    """``gone``: the leader was cancelled, so a follower should take over. ``why`` the answer cannot be stored.
+
+    ``lossy``: a lossy saving answered a call inside, so no follower's caller may store what it makes of this.
+    """
 
     key: str
     entry: Entry | None
     error: BaseException | None
     gone: bool = False
     why: str | None = None
+    lossy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """``actual``: nano-dollars spent of what was held, None where it is not known."""
+    """``actual``: nano-dollars spent of what was held, None where it is not known; ``evidence``: a gate's row."""
 
     query: Query
     attempts: tuple[Attempt, ...]
     durable: bool
     settles: bool = False
     actual: int | None = None
+    evidence: Evidence | None = None
 
 
-Effect = Lookup | Join | Claim | Pause | Refresh | Reserve | Call | Keep | Land | Write
+Effect = Lookup | Seek | Join | Claim | Pause | Refresh | Reserve | Call | Keep | Judge | Land | Write
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +142,7 @@ class Landed:
 
     entry: Entry
     ttft: float | None = None
+    lossy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +163,7 @@ class Whole:
 
     chunks: tuple[Any, ...]
     ttft: float | None = None
+    lossy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +204,7 @@ class Returned:
     """The function's value (for a stream the list of its chunks), and what it spent.
 
     ``own`` are this call's attempts, ``nested`` the money of wrapped calls inside it, ``cut`` the finish of a
-    model's answer inside that was not whole.
+    model's answer inside that was not whole, ``lossy`` that a lossy saving answered a call inside.
     """
 
     value: Any
@@ -186,6 +213,7 @@ class Returned:
     latency: float
     ttft: float | None = None
     cut: str | None = None
+    lossy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +242,8 @@ class Abandoned:
 class Request:
     """Everything about one call that is known before it runs.
 
-    ``key`` is None where no saving may act; ``reserves`` says that something must be checked before money is spent.
+    ``key`` is None where no saving may act; ``reserves`` says that something must be checked before money is spent,
+    ``meaning`` that a call which means the same may have answered it.
     """
 
     id: str
@@ -231,12 +260,13 @@ class Request:
     now: Moment
     role: str = "call"
     reserves: bool = False
+    meaning: bool = False
     text: Callable[[Any], tuple[str | None, str | None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How a call ended: with a value, or with ``error`` to be raised."""
+    """How a call ended: with a value, or with ``error`` to be raised. ``lossy``: a lossy saving had a part in it."""
 
     value: Any
     cost: Cost
@@ -244,3 +274,4 @@ class Done:
     saving: str | None
     error: BaseException | None = None
     ttft: float | None = None
+    lossy: bool = False

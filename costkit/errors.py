@@ -10,6 +10,8 @@
     │   ├── UncountableInput   a prompt's tokens cannot be counted, and a budget needs them
     │   └── MissingExtra       an optional package is not installed
     ├── UnknownPrice         no price is known for this model
+    ├── EncoderError         an encoder gave no usable vector for a text
+    ├── JudgeError           a judge gave no verdict on an answer
     ├── UsageError           a provider's usage numbers contradict each other
     ├── StreamLost           the stream that this one was following was left by its reader
     ├── RecentFailure        the identical call failed a moment ago and is not made again yet
@@ -26,8 +28,10 @@ __all__ = [
     "BudgetUnavailable",
     "ConfigError",
     "CostkitError",
+    "EncoderError",
     "FolderError",
     "GoldError",
+    "JudgeError",
     "LedgerVersionError",
     "MissingExtra",
     "RecentFailure",
@@ -78,6 +82,14 @@ class MissingExtra(ConfigError):
 
 class UnknownPrice(CostkitError):
     """No price is known for a model; costkit never guesses one."""
+
+
+class EncoderError(CostkitError):
+    """An encoder cannot be loaded, or gave no usable vector for a text; nothing is compared with it."""
+
+
+class JudgeError(CostkitError):
+    """A judge gave no verdict: it raised, or said what is no verdict. Whoever asked counts the answer as wrong."""
 
 
 class UsageError(CostkitError):

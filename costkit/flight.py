@@ -108,9 +108,9 @@ class Flight:
             late = StreamLost("the identical stream this one followed has stalled; call again")
             return Lost(late if emitted else None, emitted)
         if land.entry is not None:
-            return Landed(land.entry, ttft)
+            return Landed(land.entry, ttft, land.lossy)
         if land.error is None and not land.gone:
-            return Whole(tuple(self.chunks), ttft) if emitted else Lost(alone=True)
+            return Whole(tuple(self.chunks), ttft, land.lossy) if emitted else Lost(alone=True)
         error = land.error
         if error is None and emitted:
             error = StreamLost("the identical stream this one followed was left before its end; call again")

@@ -1,14 +1,15 @@
 """One call as a generator that decides and does no I/O.
 
 :func:`flow` yields effects (`effects.py`) and is sent their results; `drive.py` performs them, sync or async, whole or
-streamed, and tests step it by hand. The order is: look up, join the flight of identical calls in this process,
-claim the key among processes, reserve money, call, store, land the flight and give the claim back, record and settle.
+streamed, and tests step it by hand. The order is: look up, seek, join the flight of identical calls in this process,
+claim the key among processes, reserve money, call, store, land the flight and give the claim back, judge, record and
+settle. Where the identical call is not stored, one that means the same may be, if the gate lets it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import codec
 from .call import Attempt, Cost
@@ -21,6 +22,7 @@ from .effects import (
     Effect,
     Held,
     Join,
+    Judge,
     Keep,
     Land,
     Landed,
@@ -33,6 +35,7 @@ from .effects import (
     Request,
     Reserve,
     Returned,
+    Seek,
     Whole,
     Write,
 )  # fmt: skip
@@ -40,6 +43,9 @@ from .errors import BudgetExceeded, BudgetUnavailable, ConfigError, RecentFailur
 from .exact import Exact
 from .ledger import Query
 from .store import Entry
+
+if TYPE_CHECKING:
+    from .semantic.pool import Sought
 
 __all__ = ["Flow", "flow"]
 
@@ -66,14 +72,25 @@ def flow(request: Request, clock: Callable[[], float]) -> Flow:
     hit = yield from _look(request, exact, key, clock)
     if hit is not None:
         return hit
+    sought: Sought | None = None
+    if request.meaning:
+        sought = yield Seek()
+        if sought is not None and sought.serves:
+            done = yield from _serve(request, sought.entry, "semantic", clock, sought=sought)
+            if done is not None:
+                return done
+            sought = sought.unserved()
     lost = 0
     while True:
         joined = yield Join(key)
         if isinstance(joined, Lead):
-            return (yield from _lead(request, exact, key, clock))
+            return (yield from _lead(request, exact, key, clock, sought))
         if isinstance(joined, Landed):
             if not _too_old(request, exact, joined.entry):
-                done = yield from _serve(request, joined.entry, "coalesced", clock, joined.ttft)
+                audited = sought if sought is not None and sought.audits and not joined.lossy else None
+                done = yield from _serve(
+                    request, joined.entry, "coalesced", clock, joined.ttft, sought=audited, lossy=joined.lossy
+                )
                 if done is not None:
                     return done
             continue
@@ -82,13 +99,15 @@ def flow(request: Request, clock: Callable[[], float]) -> Flow:
         if isinstance(joined, Left):
             return (yield from _fail(request, joined.error, clock, left=True))
         if joined.alone:
-            return (yield from _run(request, exact, None, clock))
+            return (yield from _run(request, exact, None, clock, sought))
         lost += joined.error is not None
         if joined.error is not None and (joined.emitted or lost >= MAX_LOST or exact.negative):
             return (yield from _fail(request, joined.error, clock))
 
 
-def _lead(request: Request, exact: Exact, key: str, clock: Callable[[], float]) -> Flow:
+def _lead(
+    request: Request, exact: Exact, key: str, clock: Callable[[], float], sought: Sought | None
+) -> Flow:
     """Lead in this process; then wait for the answer of another one, or make the call as the only one of all."""
     pause, saving, since = FIRST_PAUSE, "exact", clock()
     while True:
@@ -97,12 +116,12 @@ def _lead(request: Request, exact: Exact, key: str, clock: Callable[[], float]) 
             yield Land(key, None, None, gone=True)
             return (yield from _fail(request, claim.error, clock, left=True))
         # Whoever led before may have stored the answer between our look-up and our claim.
-        hit = yield from _look(request, exact, key, clock, saving=saving, leading=True)
+        hit = yield from _look(request, exact, key, clock, saving=saving, leading=True, sought=sought)
         if hit is not None:
             return hit
         # Holders that hang one after the other, or whose deadline nobody can read, must not be waited for without end.
         if isinstance(claim, Claimed) or clock() - since >= exact.wait:
-            return (yield from _run(request, exact, key, clock))
+            return (yield from _run(request, exact, key, clock, sought))
         left = yield Pause(pause)
         if isinstance(left, Left):
             yield Land(key, None, None, gone=True)
@@ -150,6 +169,7 @@ def _look(
     *,
     saving: str = "exact",
     leading: bool = False,
+    sought: Sought | None = None,
 ) -> Generator[Effect, Any, Done | None]:
     entry: Entry | None = yield Lookup(key, fresh=leading)
     if entry is None or not _servable(request, exact, entry):
@@ -165,7 +185,8 @@ def _look(
         yield Land(key, entry, None)
     if stale:
         yield Refresh()
-    return (yield from _answer(request, value, entry, "stale" if stale else saving, clock))
+    audited = sought if sought is not None and sought.audits and not stale else None
+    return (yield from _answer(request, value, entry, "stale" if stale else saving, clock, sought=audited))
 
 
 def _remember(
@@ -186,13 +207,22 @@ def _remember(
 
 
 def _serve(
-    request: Request, entry: Entry, saving: str, clock: Callable[[], float], ttft: float | None
+    request: Request,
+    entry: Entry | None,
+    saving: str,
+    clock: Callable[[], float],
+    ttft: float | None = None,
+    *,
+    sought: Sought | None = None,
+    lossy: bool = False,
 ) -> Generator[Effect, Any, Done | None]:
+    if entry is None:
+        return None
     try:
         value = entry.value()
     except codec.Unreadable:
         return None
-    return (yield from _answer(request, value, entry, saving, clock, ttft=ttft))
+    return (yield from _answer(request, value, entry, saving, clock, ttft=ttft, sought=sought, lossy=lossy))
 
 
 def _answer(
@@ -203,17 +233,29 @@ def _answer(
     clock: Callable[[], float],
     *,
     ttft: float | None = None,
+    sought: Sought | None = None,
+    lossy: bool = False,
 ) -> Flow:
     latency = clock() - request.started
     if request.stream and ttft is None:
         ttft = latency
     query = _row(request, value, saved_by=saving, latency=latency, counterfactual=entry.cost, ttft=ttft)
-    yield Write(query, (), False)
+    wrong, audited = None, sought is not None and sought.audits
+    if audited:  # an audit that another call's answer decides
+        wrong = yield Judge(sought, value)
+    evidence = None if sought is None else sought.evidence(request.id, request.now.wall, wrong)
+    yield Write(query, (), audited, evidence=evidence)
     cost = Cost(counterfactual=entry.cost or 0, unknown=int(entry.cost is None))
-    return Done(value, cost, latency, saving, ttft=ttft)
+    return Done(value, cost, latency, saving, ttft=ttft, lossy=lossy or saving == "semantic")
 
 
-def _run(request: Request, exact: Exact | None, key: str | None, clock: Callable[[], float]) -> Flow:
+def _run(
+    request: Request,
+    exact: Exact | None,
+    key: str | None,
+    clock: Callable[[], float],
+    sought: Sought | None = None,
+) -> Flow:
     """Make the call, with ``key`` as the leader of its flight."""
     held: int | None = None
     if request.reserves:
@@ -238,7 +280,7 @@ def _run(request: Request, exact: Exact | None, key: str | None, clock: Callable
             except Exception as exc:  # noqa: BLE001 - the user's admit: recorded, then raised
                 error, value, admitted = exc, None, False
             if entry is not None and admitted:
-                yield Keep(key, entry)
+                yield Keep(key, entry, value, None if _cut(result) else sought)
     else:
         error = result.error
         # A refresh that failed leaves the stale answer in its place.
@@ -249,8 +291,11 @@ def _run(request: Request, exact: Exact | None, key: str | None, clock: Callable
     left = isinstance(result, Abandoned)
     gone = left or isinstance(error, _CALLERS_OWN)
     if key is not None:
-        yield Land(key, entry, None if gone else error, gone, why)
-    latency = clock() - request.started
+        yield Land(key, entry, None if gone else error, gone, why, isinstance(result, Returned) and result.lossy)
+    latency, evidence = clock() - request.started, None
+    if sought is not None and isinstance(result, Returned) and not (_cut(result) or result.lossy):
+        wrong = (yield Judge(sought, value)) if sought.passage.labelled else None
+        evidence = sought.evidence(request.id, request.now.wall, wrong)
     paid = _total(own, Cost())
     query = _row(
         request, value, latency=latency, ttft=result.ttft, provider=paid.provider, unknown=paid.unknown,
@@ -259,7 +304,12 @@ def _run(request: Request, exact: Exact | None, key: str | None, clock: Callable
     )  # fmt: skip
     # Of a call that is not known in full all that was held counts as spent, or what is known where that is more.
     actual = max(held or 0, paid.provider) if paid.unknown else paid.provider
-    yield Write(query, own, bool(own) or held is not None, held is not None, actual)
+    durable = (
+        bool(own)
+        or held is not None
+        or (evidence is not None and sought is not None and sought.passage.labelled)
+    )
+    yield Write(query, own, durable, held is not None, actual, evidence)
     return Done(value, spent, latency, None, error, result.ttft)
 
 
@@ -274,7 +324,7 @@ def _pass_on(request: Request, whole: Whole, clock: Callable[[], float]) -> Flow
     value, latency = list(whole.chunks), clock() - request.started
     query = _row(request, value, saved_by="coalesced", latency=latency, counterfactual=None, ttft=whole.ttft)
     yield Write(query, (), False)
-    return Done(value, Cost(unknown=1), latency, "coalesced", ttft=whole.ttft)
+    return Done(value, Cost(unknown=1), latency, "coalesced", ttft=whole.ttft, lossy=whole.lossy)
 
 
 def _fail(request: Request, error: BaseException, clock: Callable[[], float], left: bool = False) -> Flow:
@@ -288,7 +338,7 @@ def _fail(request: Request, error: BaseException, clock: Callable[[], float], le
 
 def _entry(request: Request, exact: Exact, result: Returned, spent: Cost) -> tuple[Entry, bool]:
     finish = result.cut or next((a.finish for a in reversed(result.own) if a.finish is not None), None)
-    admitted = exact.admits(result.value, finish)
+    admitted = exact.admits(result.value, finish) and not result.lossy
     return Entry(
         payload=codec.encode(result.value),
         at=request.now.wall,

@@ -18,7 +18,7 @@ __all__ = ["open_folder", "private_file", "private_folder", "read_file"]
 _MARK = "costkit.json"
 _FORMAT = 1
 _YOUNG = (_MARK, ".gitignore")  # what a folder of ours holds before it is marked
-_OURS = (*_YOUNG, "cache", "epochs", "ledger", "leases")
+_OURS = (*_YOUNG, "cache", "epochs", "ledger", "leases", "index")
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 # A named pipe that somebody left in a file's place must not make us wait for a writer.
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)

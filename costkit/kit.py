@@ -28,6 +28,7 @@ from .plan import Plan, make_plan
 from .ports import Ports
 from .prices import OwnGPU, Prices, Rates
 from .reserve import Allowance, Reservation
+from .savings import Pools, Saving, meaning_of, told_apart
 from .scope import UNSAID, Scopes, Unsaid, scope_id, shared_by
 from .secret import find as find_secret
 from .session import Session, current, in_reference, texts
@@ -97,6 +98,8 @@ class Kit:
         self._ledger = Ledger(self.folder)
         self._store = Store(self.folder, secret=sealing, size_limit=size_limit)
         self._ports = Ports(self._store, self._ledger, Leases(self.folder), self._warn)
+        self._pools = Pools(self.folder, sealing, self._store, self._ledger, self._warn)
+        self._ports.pools = self._pools.of
         self._boot = boot()
         self._text = store_text
         self._scope: ContextVar[Mapping[str, Any] | None] = ContextVar("costkit_scope", default=None)
@@ -109,8 +112,13 @@ class Kit:
 
     def call(
         self,
-        *savings: Exact,
+        *savings: Saving,
         scope: str | Sequence[str] | Unsaid | None = UNSAID,
+        max_error: float | None = None,
+        per: str | None = None,
+        judge: Any = None,
+        confidence: float | None = None,
+        audit: float | None = None,
         name: str | None = None,
         version: str | None = None,
         ignore: Sequence[str] = (),
@@ -123,8 +131,13 @@ class Kit:
         """Wrap a function that calls a model: sync or async, plain or generator, function or method.
 
         Args:
-            savings: what may stand in for the call, e.g. ``costkit.exact(ttl="1d")``. None: it is only
-                recorded.
+            savings: what may stand in for the call, e.g. ``costkit.exact(ttl="1d"), costkit.semantic("question")``.
+                None: it is only recorded. The order says nothing.
+            max_error: for savings that may be wrong: the share of wrong answers you accept. It has no default.
+            per: of what: ``"hit"``, the answers served (the default), or ``"request"``, all calls.
+            judge: what a wrong answer is, e.g. ``costkit.judges.same_answer``. It has no default.
+            confidence: each certificate is false with probability at most 1 - confidence; 0.95.
+            audit: the least share of served answers that is checked by making the call; 0.05.
             scope: the argument (or arguments) that say who may share answers, e.g. ``"tenant"``; taken from
                 the call, then from ``kit.scope(...)``. ``scope=None``, said aloud: everybody shares.
             name: what the ledger and the keys call the function; default ``module.qualname``.
@@ -149,12 +162,14 @@ class Kit:
             ConfigError: a name in ignore or key is no argument, a saving is given twice, a budget is none.
         """
         names = shared_by(scope)
-        saving, budgets = _one(savings), parse(budget, "kit.call(budget=...)")
+        (saving, similar), budgets = told_apart(savings), parse(budget, "kit.call(budget=...)")
+        given = {"max_error": max_error, "per": per, "judge": judge, "confidence": confidence, "audit": audit}
+        meaning = meaning_of(similar, given)
 
         def plan(fn: Callable[..., Any]) -> Plan:
             made = make_plan(
                 fn, exact=saving, scope=names, name=name, version=version, ignore=tuple(ignore), key=key,
-                model=model, provider=provider, budget=budgets, max_cost=max_cost,
+                model=model, provider=provider, budget=budgets, max_cost=max_cost, meaning=meaning,
             )  # fmt: skip
             self._claim(made, named=name is not None)
             if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
@@ -166,7 +181,7 @@ class Kit:
     def wrap(
         self,
         client: C,
-        *savings: Exact,
+        *savings: Saving,
         scope: str | Sequence[str] | Unsaid | None = UNSAID,
         name: str | None = None,
         version: str | None = None,
@@ -201,7 +216,7 @@ class Kit:
             self._ports.warm("prices", prices.warm)
             self._ports.warm("tokens", tokens.warm)
         return wrap_client(
-            self, client, exact=_one(savings), scope=shared_by(scope), name=name, version=version,
+            self, client, exact=_lossless(savings), scope=shared_by(scope), name=name, version=version,
             ignore=ignore, provider=provider, budget=parse(budget, "kit.wrap(budget=...)"), max_cost=max_cost,
             stream_usage=stream_usage,
         )  # fmt: skip
@@ -247,7 +262,9 @@ class Kit:
 
         Without arguments: those of ``scope=None``.
         """
-        return self._store.forget(scope_id(scope or None))
+        id = scope_id(scope or None)
+        self._pools.forget(id)
+        return self._store.forget(id)
 
     def warm(self) -> None:
         """Load the price table and the tokenizer now (half a second, once in a process), before an event loop runs.
@@ -272,6 +289,7 @@ class Kit:
     def close(self) -> None:
         """Commit what is queued. A kit also does so at exit."""
         self._ports.close()
+        self._pools.close()
         self._ledger.close()
         self._store.close()
 
@@ -302,14 +320,14 @@ class Kit:
     def _begin(self, plan: Plan, arguments: Mapping[str, Any]) -> Session:
         """Everything that is decided before the flow starts; raises before anything is spent."""
         started, now = time.perf_counter(), Moment(time.time(), time.monotonic(), self._boot)
-        exact, role = plan.exact, "call"
+        same, role = plan.exact, "call"
         if in_reference():
-            exact, role = None, "reference"
+            same, role = None, "reference"
         scope = self._resolve(plan, arguments)
         scope_id, label = self._scopes.named(scope)
         key, epoch = None, ""
-        if exact is not None:
-            epoch = self._store.epoch(exact.epochs, scope_id)
+        if same is not None:
+            epoch = self._store.epoch(same.epochs, scope_id)
             key = plan.digest(scope, arguments)
         parent = current.get()
         above = parent if parent is not None and parent.home is self else None  # rows join within one ledger
@@ -320,9 +338,10 @@ class Kit:
             id=call_id,
             parent_id=None if above is None else above.request.id,
             root_id=call_id if above is None else above.request.root_id,
-            name=plan.name, version=plan.version, scope=label, key=key, exact=exact, epoch=epoch,
+            name=plan.name, version=plan.version, scope=label, key=key, exact=same, epoch=epoch,
             stream=plan.stream, started=started, now=now, role=role,
             reserves=bool(reservation) or not self._ports.known(plan.model_of(arguments), plan.provider),
+            meaning=key is not None and plan.meaning is not None,
             text=texts(arguments) if self._text else None,
         )  # fmt: skip
         return Session(
@@ -376,11 +395,13 @@ class Kit:
         warnings.warn(f"costkit: {message}", RuntimeWarning, stacklevel=2)
 
 
-def _one(savings: tuple[Exact, ...]) -> Exact | None:
-    kinds = [s.kind for s in savings if isinstance(s, Exact)]
-    if len(kinds) != len(savings) or len(set(kinds)) != len(kinds):
-        raise ConfigError("kit.call(*savings): give each saving once, e.g. costkit.exact(ttl='1d')")
-    return savings[0] if savings else None
+def _lossless(savings: Sequence[Saving]) -> Exact | None:
+    same, similar = told_apart(savings, "kit.wrap")
+    if similar is not None:
+        raise ConfigError(
+            "kit.wrap(client, costkit.semantic(...)): not there yet; put it on a function with kit.call(...)"
+        )
+    return same
 
 
 def _differ(plan: Plan, other: Plan) -> bool:
@@ -396,6 +417,7 @@ def _forked() -> None:
             purse.after_fork()
         kit._ports.after_fork()
         kit._store.after_fork()
+        kit._pools.after_fork()
         kit._lock = threading.Lock()
 
 

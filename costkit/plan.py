@@ -11,12 +11,15 @@ import textwrap
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .budget import Budget, amount
 from .errors import ConfigError
 from .exact import Exact
 from .key import digest, encode_value
+
+if TYPE_CHECKING:
+    from .semantic.pool import Meaning
 
 __all__ = ["MaxCost", "Plan", "make_plan"]
 
@@ -48,6 +51,7 @@ class Plan:
     budget: tuple[Budget, ...] = ()
     max_cost: MaxCost | None = None
     outputs: bool = True  # False: the model writes nothing (embeddings), so no output limit is needed
+    meaning: Meaning | None = None
     reads: Callable[[Any], Any] | None = None  # a value, or a chunk, to what the usage readers know
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,20 +86,21 @@ class Plan:
 
     def digest(self, scope: Mapping[str, Any] | None, arguments: Mapping[str, Any]) -> str:
         """The key of a call; raises UnkeyableArgument."""
-        keyed: Mapping[str, Any]
+        return digest(scope, self.name, self.version, self.keyed(arguments))
+
+    def keyed(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the key of a call is made of."""
         if callable(self.key):
-            keyed = {"key()": self.called(self.key, arguments)}
-        elif self.left_out or self.key:
-            by_name = self.key or {}
-            keyed = {
-                name: by_name[name](value) if name in by_name else value
-                for name, value in arguments.items()
-                # A scope that the call leaves to kit.scope(...) is None to the function: another call.
-                if name not in self.left_out or (value is None and name in (self.scope or ()))
-            }
-        else:
-            keyed = arguments
-        return digest(scope, self.name, self.version, keyed)
+            return {"key()": self.called(self.key, arguments)}
+        if not (self.left_out or self.key):
+            return arguments
+        by_name = self.key or {}
+        return {
+            name: by_name[name](value) if name in by_name else value
+            for name, value in arguments.items()
+            # A scope that the call leaves to kit.scope(...) is None to the function: another call.
+            if name not in self.left_out or (value is None and name in (self.scope or ()))
+        }
 
     def model_of(self, arguments: Mapping[str, Any]) -> str | None:
         """The model this call asks for, where an argument says so."""
@@ -132,6 +137,7 @@ def make_plan(
     provider: str | None,
     budget: tuple[Budget, ...] = (),
     max_cost: str | int | Callable[..., Any] | None = None,
+    meaning: Meaning | None = None,
 ) -> Plan:
     """Check the decorator's settings against the function; raises ConfigError."""
     if isinstance(fn, (staticmethod, classmethod)):
@@ -146,6 +152,8 @@ def make_plan(
     parameters = signature.parameters
     kinds = {p.kind for p in parameters.values()}
     _check_names(fn, ignore=ignore, key=key, model=model)
+    if meaning is not None:
+        _check_meaning(fn, meaning, key)
     variadic = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} & kinds
     simple = not variadic and inspect.Parameter.POSITIONAL_ONLY not in kinds
     source = _source(fn)
@@ -170,6 +178,7 @@ def make_plan(
         positional=tuple(positional) if simple else None,
         defaults={p.name: p.default for p in parameters.values() if p.default is not empty},
         budget=budget,
+        meaning=meaning,
         max_cost=max_cost
         if max_cost is None or callable(max_cost)
         else amount(max_cost, "kit.call(max_cost=...)"),
@@ -201,6 +210,22 @@ def _check_names(fn: Callable[..., Any], *, ignore: tuple[str, ...], key: object
         raise ConfigError(
             f"kit.call(model={model!r}): {fn.__qualname__} has no argument of that name, so no price could be "
             "checked before a call; name the argument that holds the model, or say model=None"
+        )
+
+
+def _check_meaning(fn: Callable[..., Any], meaning: Meaning, key: object) -> None:
+    """The claimed argument is one of the function's, and may be told from the others; raises ConfigError."""
+    parameters, settings = inspect.signature(fn).parameters, meaning.settings
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    for setting, name in (("text", settings.text), ("sources", settings.sources)):
+        if name is not None and name not in parameters and not open_ended:
+            raise ConfigError(
+                f"semantic({setting}={name!r}): {fn.__qualname__} has no such argument; it has {', '.join(parameters)}"
+            )
+    if callable(key) or (isinstance(key, Mapping) and settings.text in key):
+        raise ConfigError(
+            f"kit.call(key=...): with semantic({settings.text!r}) give functions for single other arguments, "
+            "{'client': lambda client: client.base_url}: what must be identical has to be told from the claimed text"
         )
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import forks, lease, tokens
 from .budget import Refusal, Settle, exceeded
@@ -17,6 +17,7 @@ from .effects import (
     Claimed,
     Held,
     Join,
+    Judge,
     Keep,
     Land,
     Lead,
@@ -26,6 +27,7 @@ from .effects import (
     Pause,
     Refused,
     Reserve,
+    Seek,
     Taken,
     Write,
 )  # fmt: skip
@@ -34,18 +36,22 @@ from .flight import Flight, Flights
 from .flow import Flow
 from .lease import Leases
 from .ledger import Ledger
+from .plan import Plan
 from .refresh import Refreshes
 from .reserve import most
 from .session import Session
 from .store import Store
 from .tokens import Ratio
 
+if TYPE_CHECKING:
+    from .semantic.pool import Pool, Sought
+
 __all__ = ["LEDGER_PATIENCE", "Plain", "Ports"]
 
 # Longer than the ledger waits for a lock; a writer silent for so long is in trouble.
 LEDGER_PATIENCE = 30.0
 
-Plain = Lookup | Keep | Land | Write | Claim | Reserve | Pause
+Plain = Lookup | Seek | Keep | Judge | Land | Write | Claim | Reserve | Pause
 """Effects that no kind of call performs in a way of its own."""
 
 
@@ -62,6 +68,7 @@ class Ports:
         # Held here, a flow outlives the coroutine that drives it, which may be collected and still has to end it.
         self.flows: set[Flow] = set()
         self.unrecorded = 0
+        self.pools: Callable[[Plan], Pool | None] = lambda plan: None
 
     def known(self, model: str | None, provider: str | None) -> bool:
         """Whether nothing is left to check about the price of this model."""
@@ -149,13 +156,62 @@ class Ports:
                 settle = None if hold is None or actual is None else Settle(hold, actual)
             if session.inherited:
                 return None  # the row and the money are the parent's, which goes on with the same call
-            written = self.ledger.write(effect.query, effect.attempts, durable=effect.durable, settle=settle)
+            written = self.ledger.write(
+                effect.query, effect.attempts, durable=effect.durable, settle=settle, evidence=effect.evidence
+            )
         except Exception as exc:  # noqa: BLE001 - whatever it is, the answer is there and paid for
             self.trouble(exc)
             return None
         with contextlib.suppress(Exception):  # a lesson less
             self.lessons.learn(self, effect, session)
         return written
+
+    def seek(self, session: Session) -> Sought | None:
+        """What is stored that means the same as this call, and what its gate says; trouble is a miss."""
+        request, pool = session.request, self.pools(session.plan)
+        if pool is None:
+            return None
+        try:
+            session.sought = pool.seek(
+                session.arguments,
+                keyed=session.plan.keyed(session.arguments),
+                model=session.model,
+                scope_id=session.scope_id,
+                scope=request.scope,
+                epoch=request.epoch,
+                moment=request.now,
+                stream=request.stream,
+            )
+        except Exception as exc:  # noqa: BLE001 - no saving is worth a call that fails
+            session.warn(
+                f"{request.name}: the semantic tier could not be asked ({type(exc).__name__}: {exc})"
+            )
+        return session.sought
+
+    def keep(self, effect: Keep, session: Session) -> None:
+        """Store the entry, and let it stand for calls that mean the same."""
+        session.kept = True
+        self.store.set(session.scope_id, effect.key, effect.entry)
+        pool = None if effect.sought is None else self.pools(session.plan)
+        if pool is None or effect.sought is None:
+            return
+        try:
+            pool.admit(
+                effect.sought,
+                scope_id=session.scope_id,
+                key=effect.key,
+                value=effect.value,
+                entry=effect.entry,
+            )
+        except Exception as exc:  # noqa: BLE001 - a saving less
+            session.warn(f"{session.request.name}: an answer was not admitted ({type(exc).__name__}: {exc})")
+
+    def judge(self, effect: Judge, session: Session) -> bool | None:
+        """Whether the candidate was wrong; None: said later."""
+        pool, request = self.pools(session.plan), session.request
+        if pool is None:
+            return None
+        return pool.judge(effect.sought, effect.value, query_id=request.id, stream=request.stream)
 
     def trouble(self, error: BaseException | None) -> None:
         """Say that a row was not written. Rows that the ledger itself gave up are counted there."""
@@ -218,9 +274,12 @@ class Ports:
                     self.trouble(future.exception(timeout=LEDGER_PATIENCE))
                 except TimeoutError as exc:
                     self.trouble(exc)
+        elif isinstance(effect, Seek):
+            return self.seek(session)
         elif isinstance(effect, Keep):
-            session.kept = True
-            self.store.set(session.scope_id, effect.key, effect.entry)
+            self.keep(effect, session)
+        elif isinstance(effect, Judge):
+            return self.judge(effect, session)
         elif isinstance(effect, Claim):
             return self.claim(effect, session)
         elif isinstance(effect, Reserve):

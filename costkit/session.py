@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import tokens
 from .call import Attempt, Cost, Usage, new_id
@@ -28,6 +28,9 @@ from .store import Moment
 from .tokens import Ratio
 from .usage import COMPLETE, Seen, read_response, read_stream
 from .usage.fields import fields_of
+
+if TYPE_CHECKING:
+    from .semantic.pool import Sought
 
 __all__ = ["Session", "current", "in_reference", "record", "reference", "texts"]
 
@@ -70,6 +73,8 @@ class Session:
         self.kept = False  # its answer was stored
         self.fruitless = False
         self._reported = False
+        self.sought: Sought | None = None  # what was found of calls that mean the same
+        self._lossy = False  # a call inside was answered by a lossy saving
         self._ends: dict[str, str | None] = {}  # how nested calls ended, by function: a retry makes up for it
         self._recorded = False
         self._by_hand = False
@@ -133,7 +138,7 @@ class Session:
         if self.request.role == "refresh" and self._changed():
             error = ConfigError("the call's arguments were changed while it was refreshed")
             return Raised(error, tuple(self.attempts), self._nested(), self._latency(), ttft)
-        return Returned(value, tuple(self.attempts), self._nested(), self._latency(), ttft, self._cut())
+        return Returned(value, tuple(self.attempts), self._nested(), self._latency(), ttft, self._cut(), self._lossy)
 
     def _changed(self) -> bool:
         """Whether the caller went on with a list or dict of his and changed it, so that it was sent as changed."""
@@ -204,6 +209,7 @@ class Session:
             return
         self._reported = True
         self.parent.nested.append(done.cost)
+        self.parent._lossy = self.parent._lossy or self._lossy or done.lossy
         if not self.request.stream:
             self.give(done.value)
         failed = isinstance(done.error, Exception)

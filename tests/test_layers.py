@@ -12,18 +12,20 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "costkit"
 FLOORS = """
-call errors forks
-key codec folder tokens usage prices stats
+call errors forks texts
+key codec folder tokens usage prices stats marks
 secret budget
 disk epochs
-store ledger lease
+store ledger lease embed index
 judges bound upstream
-exact
+exact semantic
 effects plan scope
+savings
 flow flight reserve
 session
 refresh
 ports
+beside
 drive
 wrapped
 wrap

@@ -8,15 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import GoldError
+from ..texts import refuses
 from .load import GoldTest
 from .text import fold, holds, short
 
 Kind = Literal["right", "retrieval_missed", "wrong_answer", "format", "refusal", "error"]
-# A function that returns plain text refuses in words; one that returns an object says so in `.refused`.
-REFUSALS = (
-    "do not answer", "does not answer", "cannot answer", "can't answer", "unable to answer", "don't know",
-    "do not know", "no information", "not have information", "couldn't find", "could not find",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +63,7 @@ def judge(test: GoldTest, answer: Any) -> Verdict:
     text = text_of(answer)
     refused = getattr(answer, "refused", None)
     if refused is None:
-        refused = any(phrase in fold(text.replace("’", "'")) for phrase in REFUSALS)
+        refused = refuses(text)
     if test.refuse:
         if getattr(answer, "quote_ok", None) is False:
             return Verdict("format", "no verbatim quote")

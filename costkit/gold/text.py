@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from ..texts import plain
 
 
 def fold(text: str) -> str:
@@ -12,8 +13,7 @@ def fold(text: str) -> str:
     >>> fold("Up to 1,200\\u00a0Requests,  99.9 %")
     'up to 1200 requests, 99.9%'
     """
-    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return re.sub(r"(?<=\d),(?=\d{3}(?!\d))|(?<=\d) (?=%)", "", text)
+    return re.sub(r"(?<=\d),(?=\d{3}(?!\d))|(?<=\d) (?=%)", "", plain(text))
 
 
 def holds(answer: str, wanted: str) -> bool:

@@ -37,7 +37,7 @@ CREATE TABLE queries (
   at REAL NOT NULL,
   latency REAL NOT NULL,               -- as the caller waited
   ttft REAL,                           -- streams: to the first chunk
-  saved_by TEXT,                       -- exact, coalesced, stale (while one refresh runs); NULL: the function ran
+  saved_by TEXT,                       -- exact, coalesced, stale (while one refresh runs), semantic; NULL: it ran
   role TEXT NOT NULL DEFAULT 'call',   -- call, reference (inside costkit.reference()), refresh (renews a stale answer)
   provider_cost INTEGER NOT NULL,      -- this row's own attempts; children have their own rows
   counterfactual_cost INTEGER,         -- NULL: unknown
@@ -100,6 +100,27 @@ CREATE TABLE holds (
   PRIMARY KEY (id, budget_id)
 );
 CREATE INDEX holds_open ON holds (budget_id, expires) WHERE lapsed = 0;
+CREATE TABLE gates (
+  id TEXT PRIMARY KEY,                 -- digest of function, version, saving, settings, encoder, judge and model
+  name TEXT NOT NULL, version TEXT NOT NULL,
+  saving TEXT NOT NULL,                -- semantic, ...
+  bound TEXT NOT NULL,                 -- JSON: max_error, per, confidence, audit, arl
+  about TEXT NOT NULL,                 -- JSON: encoder, judge, model
+  at REAL NOT NULL
+);
+CREATE TABLE evidence (                -- append-only: a gate's state is a fold over its rows, by id
+  id INTEGER PRIMARY KEY,
+  gate TEXT NOT NULL,
+  query_id TEXT,                       -- NULL: from a log or gold tests, before the first call
+  at REAL NOT NULL,
+  kind TEXT NOT NULL,                  -- none, declined, audit, served, rehearsed; label: of a row written before
+  rung INTEGER, risk REAL, features BLOB,
+  chance REAL NOT NULL,                -- with which a served answer like this one is audited
+  generation INTEGER NOT NULL,         -- demotions before it
+  scope TEXT, tag TEXT,
+  wrong INTEGER                        -- of declined, audit and label; NULL: not judged yet
+);
+CREATE INDEX evidence_gate ON evidence (gate, id);
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT);
 CREATE VIEW query_costs AS
   SELECT r.id, r.name, r.version, r.scope, r.at, r.latency, r.ttft, r.role, r.complete, r.error,

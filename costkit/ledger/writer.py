@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +21,8 @@ from costkit import forks
 from costkit.budget import Hold, Refusal, Settle
 from costkit.call import Attempt
 from costkit.errors import FolderError
-from costkit.ledger import holds
+from costkit.ledger import evidence, holds
+from costkit.ledger.evidence import Evidence, GateRow
 from costkit.ledger.rows import Query, insert
 from costkit.ledger.schema import is_damage, open_ledger, primary
 
@@ -51,6 +52,7 @@ class _Job:
     waits: bool = True  # for trouble to pass
     holds: str | None = None
     frees: str | None = None
+    evidence: Evidence | None = None
 
 
 class Ledger:
@@ -96,19 +98,26 @@ class Ledger:
         _open_ledgers.add(self)
 
     def write(
-        self, query: Query, attempts: tuple[Attempt, ...], *, durable: bool, settle: Settle | None = None
+        self,
+        query: Query,
+        attempts: tuple[Attempt, ...],
+        *,
+        durable: bool,
+        settle: Settle | None = None,
+        evidence: Evidence | None = None,
     ) -> Future[None] | None:
         """Queue the rows; with ``durable`` the future resolves when they are committed, or raises.
 
-        ``settle`` says what the call has cost of what it held: in the same transaction as the rows.
+        ``settle`` says what the call has cost of what it held, ``evidence`` what a gate made of it: in the same
+        transaction as the rows.
         """
         future: Future[None] | None = _future() if durable else None
         if settle is None:
-            job = _Job((query, attempts), None, future, durable)
+            job = _Job((query, attempts), None, future, durable, evidence=evidence)
         else:
             id = settle.hold.id
             step = partial(holds.settle, id=id, actual=settle.actual)
-            job = _Job((query, attempts), step, future, True, frees=id)
+            job = _Job((query, attempts), step, future, True, frees=id, evidence=evidence)
         self._put(job, now=durable)
         return future
 
@@ -137,6 +146,21 @@ class Ledger:
                 holds.learn, name=name, model=model, counted=counted, reported=reported, now=self._clock()
             )
             self._put(_Job(step=step), now=False)
+
+    def testify(self, rows: Sequence[Evidence]) -> None:
+        """Queue rows of evidence that belong to no call under way: a label that took its time, a log read in."""
+        for row in rows:
+            self._put(_Job(durable=True, evidence=row), now=False)
+        self._wake.set()
+
+    def name_gate(self, row: GateRow) -> None:
+        """Queue the row that says whose gate it is."""
+        self._put(_Job(step=partial(evidence.name_gate, row=row)), now=False)
+
+    def reader(self) -> sqlite3.Connection:
+        """A read-only connection for a gate to follow its evidence with; nothing is flushed, and no lock waited for."""
+        with forks.inside:
+            return self._reader(timeout=0)
 
     def ratio(self, name: str, model: str) -> Ratio | None:
         """What :meth:`learn` was told of them, by any process, at most a minute ago; None: nothing known.
@@ -180,7 +204,8 @@ class Ledger:
             return self._reader(timeout=10)
 
     def _reader(self, timeout: float) -> sqlite3.Connection:
-        con = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=timeout)
+        uri = f"{self.path.absolute().as_uri()}?mode=ro"
+        con = sqlite3.connect(uri, uri=True, timeout=timeout, check_same_thread=False)
         con.row_factory = sqlite3.Row
         return con
 
@@ -288,6 +313,7 @@ class Ledger:
 
         def steps(con: sqlite3.Connection) -> list[Any]:
             fresh.update(insert(con, [job.rows for job in batch if job.rows is not None], self._priced))
+            evidence.insert(con, [job.evidence for job in batch if job.evidence is not None])
             return [None if job.step is None else job.step(con) for job in batch]
 
         results: list[Any] = self._transaction(steps, durable=any(job.durable for job in batch))

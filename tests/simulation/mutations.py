@@ -80,11 +80,11 @@ def _mistaken(mistake: Mistake) -> Callable[..., Steps]:
     return mistaken
 
 
-def _looks_first(request: Request, exact: Any, key: str, clock: Any) -> Steps:
+def _looks_first(request: Request, exact: Any, key: str, clock: Any, sought: Any) -> Steps:
     hit = yield from flow._look(request, exact, key, clock, leading=True)
     if hit is not None:
         return hit
-    steps, reply = _LEAD(request, exact, key, clock), None
+    steps, reply = _LEAD(request, exact, key, clock, sought), None
     try:
         while True:
             effect = steps.send(reply)
@@ -112,8 +112,8 @@ def _any_kind(request: Request, exact: Any, entry: Any) -> bool:
 
 
 def _waits(seconds: float) -> Callable[..., Steps]:
-    def lead(request: Request, exact: Any, key: str, clock: Any) -> Steps:
-        return (yield from _LEAD(request, replace(exact, wait=seconds), key, clock))
+    def lead(request: Request, exact: Any, key: str, clock: Any, sought: Any) -> Steps:
+        return (yield from _LEAD(request, replace(exact, wait=seconds), key, clock, sought))
 
     return lead
 

@@ -1,0 +1,271 @@
+"""One gate: what may be served, what is audited, and what each label changes.
+
+A gate's state is a fold over its evidence, in order: every process that reads the same rows has the same gate. A
+:class:`Passage` says what was decided about one call, before its label was known; a label says what it turned out to be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from costkit.bound.ladder import Ladder
+from costkit.bound.risk import PER_REQUEST, Bound
+from costkit.bound.score import Score
+from costkit.stats.detect import ShiryaevRoberts
+from costkit.stats.sequences import RunningMean
+
+__all__ = ["Gate", "Kind", "Passage", "Standing"]
+
+Kind = Literal["none", "declined", "audit", "served", "rehearsed"]
+
+# Bets of the alarm against "the risk is at most the bound", as shares of the largest bet there is.
+_BETS = (0.003, 0.01, 0.03, 0.1)
+
+# Requests between two climbs where no label came.
+_EVERY = 10
+
+# Scopes that have an alarm of their own.
+_MOST_SCOPES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What a gate decided about one call.
+
+    ``kind``: "none" (no candidate), "declined" (the reference is called, the candidate labelled), "audit" (it would have
+    been served and is checked instead), "served"; "rehearsed": a row of a log or of gold tests, no call of anybody's.
+    ``rung``: of the ladder; its length for a candidate that may never be served. ``risk``: the score's probability that
+    it is wrong. ``chance``: the probability with which a served answer like this one is audited. ``generation``: how many
+    demotions the gate had seen.
+    """
+
+    kind: Kind
+    rung: int | None
+    risk: float | None
+    features: tuple[float, ...] | None
+    chance: float = 1.0
+    generation: int = 0
+    scope: str | None = None
+    tag: str | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether a label will come of it."""
+        return self.kind in ("declined", "audit") or (self.kind == "rehearsed" and self.rung is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a gate stands, for people: :meth:`Gate.standing`."""
+
+    state: Literal["shadow", "open"]
+    requests: int
+    rehearsed: int
+    hits: int
+    would_be_hits: int
+    audits: int
+    wrong_audits: int
+    labels: int
+    certified: float | None
+    running: tuple[float, float]
+    demotions: int
+    level: int
+    share: float
+    next_share: float | None
+    next_labels: int | None
+    before_demotion: float
+    scopes: tuple[tuple[str, int, int], ...]
+
+
+class Gate:
+    """Decides by what it has seen; see the module.
+
+    Args:
+        bound: what the user allows.
+        prior: weights of the score before any label.
+
+    >>> gate = Gate(Bound(0.05), prior=[0.0, 1.0])
+    >>> gate.decide((1.0, 9.0), coin=0.5).kind
+    'declined'
+    """
+
+    def __init__(self, bound: Bound, prior: Sequence[float]) -> None:
+        self.bound = bound
+        self.score = Score(prior)
+        self.ladder = Ladder(bound)
+        self.generation = 0
+        self.counts = {"none": 0, "declined": 0, "audit": 0, "served": 0, "rehearsed": 0}
+        self.wrong_audits = 0
+        self.would_be = 0
+        self._detectors: dict[str | None, ShiryaevRoberts] = {}
+        self._scopes: dict[str | None, list[int]] = {}
+        self.closed_scopes: set[str | None] = set()
+        self.labels = 0
+        self._running = RunningMean(confidence=bound.confidence, most=1 / bound.audit)
+        self._stale = 0
+
+    def decide(
+        self,
+        features: tuple[float, ...] | None,
+        *,
+        coin: float,
+        veto: bool = False,
+        scope: str | None = None,
+        tag: str | None = None,
+    ) -> Passage:
+        """What happens to a call with this candidate (None: there is none); ``coin`` is uniform on [0, 1)."""
+        if features is None:
+            return Passage("none", None, None, None, 1.0, self.generation, scope, tag)
+        ladder = self.ladder
+        risk = self.score.wrong(features)
+        rung = len(ladder.edges) if veto else ladder.rung(risk)
+        made = Passage("declined", rung, risk, features, 1.0, self.generation, scope, tag)
+        if rung >= ladder.level or scope in self.closed_scopes:
+            return made
+        chance = 1.0 if ladder.worth[rung] else self.suspicion
+        return replace(made, kind="audit" if coin < chance else "served", chance=chance)
+
+    @property
+    def suspicion(self) -> float:
+        """The share of served answers to audit: the floor, and every other one once an alarm is half way (in logs)."""
+        detector = self._detectors.get(None)
+        alert = detector is not None and detector.level >= math.sqrt(self.bound.arl)
+        return max(self.bound.audit, 0.5) if alert else self.bound.audit
+
+    def see(self, passage: Passage, wrong: bool | None = None) -> bool:
+        """Fold one passage in, with its label where it has one by now; True: this demoted the gate."""
+        self.counts[passage.kind] += 1
+        if passage.generation != self.generation:
+            return False  # decided before a demotion that its process had not seen
+        self.ladder.passed(passage.rung)
+        self._stale += 1
+        if passage.kind == "declined" and passage.rung is not None and passage.rung < len(self.ladder.edges):
+            self.would_be += 1
+        if passage.kind not in ("audit", "rehearsed") and self._watch(passage, 0.0):
+            return True
+        if wrong is not None:
+            return self.label(passage, wrong)
+        self._climb(_EVERY)
+        return False
+
+    def label(self, passage: Passage, wrong: bool) -> bool:
+        """Fold in the label of a passage seen before; True: this demoted the gate."""
+        if passage.generation != self.generation or passage.rung is None or passage.features is None:
+            return False
+        self.ladder.label(passage.rung, wrong)
+        self.score.learn(passage.features, wrong)
+        self.labels += 1
+        if passage.kind == "audit":
+            of = (
+                self._scopes.setdefault(passage.scope, [0, 0]) if len(self._scopes) < _MOST_SCOPES else [0, 0]
+            )
+            of[0] += 1
+            of[1] += wrong
+            self.wrong_audits += wrong
+            if self._watch(passage, float(wrong) / passage.chance):
+                return True
+        self._climb(_EVERY)
+        return False
+
+    def standing(self) -> Standing:
+        """Where the gate stands, for people."""
+        ladder, per_request = self.ladder, self.bound.per == PER_REQUEST
+        shares = ladder.shares()
+        served = sum(shares[: ladder.level])
+        low, high = self._running.interval()
+        nearest = self._nearest(shares)
+        wrong = _wrong_before_alarm(self.bound)
+        return Standing(
+            state="open" if ladder.level and served else "shadow",
+            requests=sum(self.counts.values()) - self.counts["rehearsed"],
+            rehearsed=self.counts["rehearsed"],
+            hits=self.counts["served"],
+            would_be_hits=self.would_be,
+            audits=self.counts["audit"],
+            wrong_audits=self.wrong_audits,
+            labels=self.labels,
+            certified=ladder.certified(),
+            running=(low, min(1.0, high)),
+            demotions=self.generation,
+            level=ladder.level,
+            share=served if per_request or served else 0.0,
+            next_share=None if nearest is None else nearest[0],
+            next_labels=None if nearest is None else nearest[1],
+            before_demotion=wrong,
+            scopes=tuple(
+                (scope or "", audits, wrong_ones)
+                for scope, (audits, wrong_ones) in sorted(
+                    self._scopes.items(), key=lambda item: (-item[1][1] / max(1, item[1][0]), str(item[0]))
+                )
+            ),
+        )
+
+    def _nearest(self, shares: list[float]) -> tuple[float, int] | None:
+        """The share of calls served one rung up, and about how many more labels that takes at the rates seen so far."""
+        ladder = self.ladder
+        upto = ladder.level + 1
+        while upto <= len(ladder.edges) and sum(shares[:upto]) <= sum(shares[: ladder.level]):
+            upto += 1
+        if upto > len(ladder.edges):
+            return None
+        labels = ladder.labels_to(upto, shares)
+        return None if labels is None else (sum(shares[:upto]), labels)
+
+    def _watch(self, passage: Passage, loss: float) -> bool:
+        """Tell the alarms what this call lost (wrong answers served, by audits weighted); True: they went off."""
+        served = passage.kind in ("served", "audit")
+        if self.bound.per != PER_REQUEST and not served:
+            return False
+        # What was not served has lost nothing, for certain; what was served unchecked is not known.
+        weight = {"audit": 1 / passage.chance, "served": 0.0}.get(passage.kind, 1.0)
+        self._running.see(min(1.0, loss * passage.chance), weight)
+        es = _es(loss, self.bound.max_error)
+        if self._detector(None).look(es):
+            self._demote()
+            return True
+        if passage.scope is not None and served and self._detector(passage.scope).look(es):
+            self.closed_scopes.add(passage.scope)
+        return False
+
+    def _detector(self, scope: str | None) -> ShiryaevRoberts:
+        if scope not in self._detectors:
+            if len(self._detectors) > _MOST_SCOPES:
+                return ShiryaevRoberts(self.bound.arl)
+            self._detectors[scope] = ShiryaevRoberts(self.bound.arl)
+        return self._detectors[scope]
+
+    def _demote(self) -> None:
+        """Nothing is served any more; what was learned of rates and shares is of another world, and starts anew."""
+        self.generation += 1
+        self.ladder = Ladder(self.bound)
+        self._detectors.clear()
+        self.closed_scopes.clear()
+        self._stale = 0
+
+    def _climb(self, every: int) -> None:
+        if self._stale >= every:
+            self._stale = 0
+            self.ladder.climb()
+
+
+def _es(loss: float, limit: float) -> list[float]:
+    """Bets that the mean loss is above its limit: each pays 1 on average, or less, while it is not."""
+    return [1 + bet * (loss / limit - 1) for bet in _BETS]
+
+
+def _wrong_before_alarm(bound: Bound) -> float:
+    """Wrong answers served, to expect before the alarm when all at once half of the served ones are wrong.
+
+    The growth of the best bet's logarithm for each served answer; of them a share is audited.
+    """
+    wrong, audit = 0.5, bound.audit
+    growth = max(
+        audit * wrong * math.log1p(bet * (1 / (audit * bound.max_error) - 1))
+        + (1 - audit * wrong) * math.log1p(-bet)
+        for bet in _BETS
+    )
+    served = math.log(bound.arl * len(_BETS)) / growth if growth > 0 else math.inf
+    return served * (1 - audit) * wrong
