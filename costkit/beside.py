@@ -86,6 +86,8 @@ class Beside:
             if self.closed and effect.entry.failed:
                 return None  # nobody could look whether an answer is stored by now
             await self._beside(ports.pool().submit(ports.keep, effect, session))
+        elif isinstance(effect, Seek) and (self.closed or self.cancelled is not None):
+            return None  # nobody waits for the answer
         elif isinstance(effect, Judge) and self.closed:
             return ports.perform(effect, session)
         elif isinstance(effect, (Seek, Judge)):

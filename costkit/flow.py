@@ -43,6 +43,7 @@ from .errors import BudgetExceeded, BudgetUnavailable, ConfigError, RecentFailur
 from .exact import Exact
 from .ledger import Query
 from .store import Entry
+from .usage import COMPLETE
 
 if TYPE_CHECKING:
     from .semantic.pool import Sought
@@ -240,11 +241,12 @@ def _answer(
     if request.stream and ttft is None:
         ttft = latency
     query = _row(request, value, saved_by=saving, latency=latency, counterfactual=entry.cost, ttft=ttft)
-    wrong, audited = None, sought is not None and sought.audits
-    if audited:  # an audit that another call's answer decides
-        wrong = yield Judge(sought, value)
-    evidence = None if sought is None else sought.evidence(request.id, request.now.wall, wrong)
-    yield Write(query, (), audited, evidence=evidence)
+    evidence = None
+    if sought is not None:
+        # Another call has answered what was to be audited: its answer decides.
+        wrong = (yield Judge(sought, value)) if sought.audits else None
+        evidence = sought.evidence(request.id, request.now.wall, wrong)
+    yield Write(query, (), sought is not None and sought.audits, evidence=evidence)
     cost = Cost(counterfactual=entry.cost or 0, unknown=int(entry.cost is None))
     return Done(value, cost, latency, saving, ttft=ttft, lossy=lossy or saving == "semantic")
 
@@ -291,7 +293,9 @@ def _run(
     left = isinstance(result, Abandoned)
     gone = left or isinstance(error, _CALLERS_OWN)
     if key is not None:
-        yield Land(key, entry, None if gone else error, gone, why, isinstance(result, Returned) and result.lossy)
+        yield Land(
+            key, entry, None if gone else error, gone, why, isinstance(result, Returned) and result.lossy
+        )
     latency, evidence = clock() - request.started, None
     if sought is not None and isinstance(result, Returned) and not (_cut(result) or result.lossy):
         wrong = (yield Judge(sought, value)) if sought.passage.labelled else None
@@ -337,8 +341,7 @@ def _fail(request: Request, error: BaseException, clock: Callable[[], float], le
 
 
 def _entry(request: Request, exact: Exact, result: Returned, spent: Cost) -> tuple[Entry, bool]:
-    finish = result.cut or next((a.finish for a in reversed(result.own) if a.finish is not None), None)
-    admitted = exact.admits(result.value, finish) and not result.lossy
+    admitted = exact.admits(result.value, _finish(result)) and not result.lossy
     return Entry(
         payload=codec.encode(result.value),
         at=request.now.wall,
@@ -368,6 +371,16 @@ def _failure(request: Request, exact: Exact, result: Raised) -> Entry:
         mono=request.now.mono + took,
         boot=request.now.boot,
     )
+
+
+def _cut(result: Returned) -> bool:
+    """Whether the provider says that the answer is not whole; ``exact(admit=...)`` may keep it all the same."""
+    finish = _finish(result)
+    return finish is not None and finish.lower() not in COMPLETE
+
+
+def _finish(result: Returned) -> str | None:
+    return result.cut or next((a.finish for a in reversed(result.own) if a.finish is not None), None)
 
 
 def _total(own: tuple[Attempt, ...], nested: Cost) -> Cost:

@@ -9,31 +9,31 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import prices, tokens
 from .budget import parse
-from .call import Outcome, new_id
-from .effects import Done, Request
-from .errors import ConfigError, ScopeError
-from .exact import Exact
+from .calls import Calls
+from .errors import ConfigError
 from .folder import open_folder
 from .lease import Leases
 from .ledger import Ledger
 from .plan import Plan, make_plan
 from .ports import Ports
 from .prices import OwnGPU, Prices, Rates
-from .reserve import Allowance, Reservation
+from .reserve import Allowance
 from .savings import Pools, Saving, meaning_of, told_apart
 from .scope import UNSAID, Scopes, Unsaid, scope_id, shared_by
 from .secret import find as find_secret
-from .session import Session, current, in_reference, texts
 from .store import Moment, Store, boot
 from .wrapped import Decorator
+
+if TYPE_CHECKING:
+    from .certify import Certification
 
 __all__ = ["Kit"]
 
@@ -41,7 +41,7 @@ __all__ = ["Kit"]
 C = TypeVar("C")
 
 
-class Kit:
+class Kit(Calls):
     """One folder with the cache and the ledger, and the decorator that uses them.
 
     Args:
@@ -182,6 +182,11 @@ class Kit:
         self,
         client: C,
         *savings: Saving,
+        max_error: float | None = None,
+        per: str | None = None,
+        judge: Any = None,
+        confidence: float | None = None,
+        audit: float | None = None,
         scope: str | Sequence[str] | Unsaid | None = UNSAID,
         name: str | None = None,
         version: str | None = None,
@@ -200,25 +205,30 @@ class Kit:
         its own row. The client given is left as it is.
 
         Args:
-            savings, scope, version, ignore, provider, budget, max_cost: as in :meth:`call`; the arguments of a call
-                are the fields of its request's body. A scope that is no such field comes from ``kit.scope(...)``.
+            savings, max_error, per, judge, confidence, audit, scope, version, ignore, provider, budget, max_cost: as in
+                :meth:`call`; the arguments of a call are the fields of its request's body, so the semantic tier is
+                ``costkit.semantic("messages")`` (of OpenAI's responses "input", of its completions "prompt"; calls
+                without that field and embeddings go without it). Judges and ``admit`` are shown the answer's JSON as
+                a dict. A scope that is no such field comes from ``kit.scope(...)``.
             name: what the ledger calls these calls; default "openai.chat.completions" and the like.
             stream_usage: ask OpenAI-compatible servers to report a stream's usage where the call did not, and keep the
                 report from the caller. False: for servers that refuse ``stream_options``.
 
         Raises:
             ScopeError: scope was not said.
-            ConfigError: not a client that can be wrapped.
+            ConfigError: not a client that can be wrapped, or a saving's settings are wrong.
         """
         from .wrap import wrap_client
 
         if inspect.iscoroutinefunction(getattr(type(client), "request", None)):
             self._ports.warm("prices", prices.warm)
             self._ports.warm("tokens", tokens.warm)
+        saving, similar = told_apart(savings, "kit.wrap")
+        given = {"max_error": max_error, "per": per, "judge": judge, "confidence": confidence, "audit": audit}
         return wrap_client(
-            self, client, exact=_lossless(savings), scope=shared_by(scope), name=name, version=version,
-            ignore=ignore, provider=provider, budget=parse(budget, "kit.wrap(budget=...)"), max_cost=max_cost,
-            stream_usage=stream_usage,
+            self, client, exact=saving, meaning=meaning_of(similar, given, "kit.wrap"), scope=shared_by(scope),
+            name=name, version=version, ignore=ignore, provider=provider, budget=parse(budget, "kit.wrap(budget=...)"),
+            max_cost=max_cost, stream_usage=stream_usage,
         )  # fmt: skip
 
     @contextmanager
@@ -263,8 +273,51 @@ class Kit:
         Without arguments: those of ``scope=None``.
         """
         id = scope_id(scope or None)
+        gone = self._store.forget(id)  # the first: from then on nothing of it is served
         self._pools.forget(id)
-        return self._store.forget(id)
+        return gone
+
+    def certify(
+        self,
+        ask: Any,
+        rows: Iterable[Any],
+        *,
+        seed_answers: bool = False,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Certification:
+        """Certify a function's gate before its first call, from a log or gold tests; nothing is called or spent.
+
+        The rows are rehearsed for the function's own settings, every candidate labelled by its judge (one that asks
+        somebody is asked). Their order is the order in which they were asked. What comes of it is evidence for every
+        process, once: a row that comes again, in whatever file, is not counted again. Give rows that the gate has not
+        seen as calls, and that are like the calls to come: of others the certificate says nothing.
+
+        Args:
+            ask: what ``@kit.call(...)`` made of the function.
+            rows: mappings of its arguments and ``answer``, and perhaps ``at`` (Unix seconds, when it was made); or
+                (question, answer) pairs; or gold tests that say the whole answer (``equals``).
+            seed_answers: store the answers too, so that they are served from the first call on. They must be what the
+                function returns. Off: the pool fills with the calls.
+            progress: called with what is being done, how much of it is done, and of how much.
+
+        Raises:
+            ConfigError: not a wrapped function, one without a lossy saving, or no row that can be used.
+            EncoderError: the encoder gave no usable vectors.
+        """
+        from .certify import Certifier, plan_of
+
+        plan, bound = plan_of(ask, "kit.certify(ask)")
+        pool = self._pools.of(plan)
+        if ask._owner is not self or pool is None:
+            raise ConfigError(
+                f"kit.certify(ask): {plan.name} is wrapped by another kit; call that one's certify"
+            )
+        now = Moment(time.time(), time.monotonic(), self._boot)
+        certifier = Certifier(
+            plan, bound, pool=pool, store=self._store, ledger=self._ledger, resolve=self._resolve,
+            named=self._scopes.named, now=now,
+        )  # fmt: skip
+        return certifier.certify(rows, seed_answers=seed_answers, progress=progress)
 
     def warm(self) -> None:
         """Load the price table and the tokenizer now (half a second, once in a process), before an event loop runs.
@@ -280,7 +333,9 @@ class Kit:
 
     def health(self) -> dict[str, int]:
         """What went wrong without costing an answer: damaged or unwritten entries, unrecorded calls."""
-        return {**self._store.troubles, "unrecorded": self._ports.unrecorded + self._ledger.lost}
+        index = self._pools.troubles
+        troubles = {kind: count + index.get(kind, 0) for kind, count in self._store.troubles.items()}
+        return {**troubles, "unrecorded": self._ports.unrecorded + self._ledger.lost}
 
     def ledger(self) -> Any:
         """A read-only ``sqlite3.Connection`` to the record, flushed first; see :mod:`costkit.ledger`."""
@@ -317,75 +372,6 @@ class Kit:
                 )
             self._names[plan.name] = plan
 
-    def _begin(self, plan: Plan, arguments: Mapping[str, Any]) -> Session:
-        """Everything that is decided before the flow starts; raises before anything is spent."""
-        started, now = time.perf_counter(), Moment(time.time(), time.monotonic(), self._boot)
-        same, role = plan.exact, "call"
-        if in_reference():
-            same, role = None, "reference"
-        scope = self._resolve(plan, arguments)
-        scope_id, label = self._scopes.named(scope)
-        key, epoch = None, ""
-        if same is not None:
-            epoch = self._store.epoch(same.epochs, scope_id)
-            key = plan.digest(scope, arguments)
-        parent = current.get()
-        above = parent if parent is not None and parent.home is self else None  # rows join within one ledger
-        call_id = new_id()
-        owner = f"call {plan.name} {scope_id}", plan.name if label is None else f"{plan.name} {label}"
-        reservation = self._reservation(plan, call_id, owner, parent, now.wall)
-        request = Request(
-            id=call_id,
-            parent_id=None if above is None else above.request.id,
-            root_id=call_id if above is None else above.request.root_id,
-            name=plan.name, version=plan.version, scope=label, key=key, exact=same, epoch=epoch,
-            stream=plan.stream, started=started, now=now, role=role,
-            reserves=bool(reservation) or not self._ports.known(plan.model_of(arguments), plan.provider),
-            meaning=key is not None and plan.meaning is not None,
-            text=texts(arguments) if self._text else None,
-        )  # fmt: skip
-        return Session(
-            request, plan, scope_id=scope_id, arguments=arguments, prices=self.prices, warn=self._warn, parent=parent,
-            home=self, reservation=reservation, scope=scope, learned=self._ports.learned,
-        )  # fmt: skip
-
-    def _reservation(
-        self, plan: Plan, call_id: str, owner: tuple[str, str], parent: Session | None, now: float
-    ) -> Reservation:
-        """The budgets that a call comes under: those in force here, its own, and those of the calls around it."""
-        allowed = self._allowed.get()
-        if plan.budget:
-            allowed = allowed.under(plan.budget, *owner)
-        if parent is not None and parent.reservation:
-            allowed = allowed.inside(parent.reservation.allowance, same_kit=parent.home is self)
-        return Reservation(call_id, allowed, now)
-
-    def _finish(self, session: Session, done: Done) -> None:
-        """Report to the caller's call, and raise what the function raised."""
-        session.report(done)
-        if done.error is not None:
-            raise done.error
-
-    def _outcome(self, session: Session, done: Done) -> Outcome[Any]:
-        return Outcome(done.value, done.cost, done.latency, done.saving, session.request.id, done.ttft)
-
-    def _resolve(self, plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-        if plan.scope is None:
-            return None
-        given = self._scope.get() or {}
-        found: dict[str, Any] = {}
-        for name in plan.scope:
-            value = arguments.get(name)
-            if value is None:
-                value = given.get(name)
-            if value is None:
-                raise ScopeError(
-                    f"{plan.name}(): the scope {name!r} has no value; pass {name}=..., or call inside "
-                    f"`with kit.scope({name}=...)`"
-                )
-            found[name] = value
-        return found
-
     def _warn(self, message: str) -> None:
         """Say each thing once a kit."""
         with self._lock:
@@ -393,15 +379,6 @@ class Kit:
                 return
             self._warned.add(message)
         warnings.warn(f"costkit: {message}", RuntimeWarning, stacklevel=2)
-
-
-def _lossless(savings: Sequence[Saving]) -> Exact | None:
-    same, similar = told_apart(savings, "kit.wrap")
-    if similar is not None:
-        raise ConfigError(
-            "kit.wrap(client, costkit.semantic(...)): not there yet; put it on a function with kit.call(...)"
-        )
-    return same
 
 
 def _differ(plan: Plan, other: Plan) -> bool:

@@ -153,7 +153,7 @@ def make_plan(
     kinds = {p.kind for p in parameters.values()}
     _check_names(fn, ignore=ignore, key=key, model=model)
     if meaning is not None:
-        _check_meaning(fn, meaning, key)
+        _check_meaning(fn, meaning, key, frozenset(ignore) | frozenset(scope or ()))
     variadic = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} & kinds
     simple = not variadic and inspect.Parameter.POSITIONAL_ONLY not in kinds
     source = _source(fn)
@@ -213,7 +213,7 @@ def _check_names(fn: Callable[..., Any], *, ignore: tuple[str, ...], key: object
         )
 
 
-def _check_meaning(fn: Callable[..., Any], meaning: Meaning, key: object) -> None:
+def _check_meaning(fn: Callable[..., Any], meaning: Meaning, key: object, left_out: frozenset[str]) -> None:
     """The claimed argument is one of the function's, and may be told from the others; raises ConfigError."""
     parameters, settings = inspect.signature(fn).parameters, meaning.settings
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
@@ -222,6 +222,11 @@ def _check_meaning(fn: Callable[..., Any], meaning: Meaning, key: object) -> Non
             raise ConfigError(
                 f"semantic({setting}={name!r}): {fn.__qualname__} has no such argument; it has {', '.join(parameters)}"
             )
+    if settings.text in left_out:
+        raise ConfigError(
+            f"semantic({settings.text!r}): the same argument is in ignore or scope, so all its texts would share an "
+            "answer; take it out there, or claim another one"
+        )
     if callable(key) or (isinstance(key, Mapping) and settings.text in key):
         raise ConfigError(
             f"kit.call(key=...): with semantic({settings.text!r}) give functions for single other arguments, "

@@ -181,11 +181,10 @@ class Ports:
                 epoch=request.epoch,
                 moment=request.now,
                 stream=request.stream,
+                ttl=None if request.exact is None else request.exact.ttl,
             )
         except Exception as exc:  # noqa: BLE001 - no saving is worth a call that fails
-            session.warn(
-                f"{request.name}: the semantic tier could not be asked ({type(exc).__name__}: {exc})"
-            )
+            session.warn(f"{request.name}: the semantic tier could not be asked ({type(exc).__name__})")
         return session.sought
 
     def keep(self, effect: Keep, session: Session) -> None:
@@ -198,18 +197,17 @@ class Ports:
         try:
             pool.admit(
                 effect.sought,
-                scope_id=session.scope_id,
                 key=effect.key,
                 value=effect.value,
                 entry=effect.entry,
             )
         except Exception as exc:  # noqa: BLE001 - a saving less
-            session.warn(f"{session.request.name}: an answer was not admitted ({type(exc).__name__}: {exc})")
+            session.warn(f"{session.request.name}: an answer was not admitted ({type(exc).__name__})")
 
     def judge(self, effect: Judge, session: Session) -> bool | None:
         """Whether the candidate was wrong; None: said later."""
         pool, request = self.pools(session.plan), session.request
-        if pool is None:
+        if pool is None or session.inherited:
             return None
         return pool.judge(effect.sought, effect.value, query_id=request.id, stream=request.stream)
 

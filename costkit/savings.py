@@ -89,34 +89,43 @@ class Pools:
         self._ledger, self._warn = ledger, warn
         self._lock = threading.Lock()
         self._index: Index | None = None
-        self._pools: dict[str, Pool] = {}
+        self._pools: dict[tuple[str, str], Pool] = {}
 
     def of(self, plan: Plan) -> Pool | None:
         """The tier of this function, if it has one."""
         if plan.meaning is None:
             return None
-        found = self._pools.get(plan.name)
+        place = plan.name, plan.version
+        found = self._pools.get(place)
         if found is None or found.meaning is not plan.meaning:
             with self._lock:
-                found = self._pools.get(plan.name)
+                found = self._pools.get(place)
                 if found is None or found.meaning is not plan.meaning:
-                    found = self._pools[plan.name] = self._made(plan, plan.meaning)
+                    found = self._pools[place] = self._made(plan, plan.meaning)
         return found
 
     def forget(self, scope_id: str) -> None:
-        """Drop the scope's stored questions."""
+        """Drop the scope's stored questions; raises FolderError where they cannot be."""
         with self._lock:
-            self._opened().forget(scope_id)
+            if self._index is not None or any(self._folder.glob("index*")):
+                self._opened().forget(scope_id)
+
+    @property
+    def troubles(self) -> dict[str, int]:
+        """What went wrong with the index, by kind."""
+        return {} if self._index is None else dict(self._index.troubles)
 
     def after_fork(self) -> None:
         """The child has none of the parent's threads."""
         self._lock = threading.Lock()
+        if self._index is not None:
+            self._index.after_fork()
         for pool in self._pools.values():
             pool.after_fork()
 
     def close(self) -> None:
         """Wait for judges, and write down what the index has queued."""
-        for pool in self._pools.values():
+        for pool in list(self._pools.values()):
             pool.close()
         if self._index is not None:
             self._index.close()
@@ -127,6 +136,7 @@ class Pools:
         return Pool(
             meaning, name=plan.name, version=plan.version, index=self._opened(), ledger=self._ledger,
             key=hashlib.sha256(b"costkit words" + (self._secret or b"")).digest(), get=self._store.get, warn=self._warn,
+            reads=plan.reads,
         )  # fmt: skip
 
     def _opened(self) -> Index:

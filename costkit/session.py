@@ -97,6 +97,12 @@ class Session:
             learned=self.learned,
         )  # fmt: skip
 
+    @property
+    def audited(self) -> bool:
+        """Whether this call, or one around it, is made to check a lossy saving: inside, none may answer."""
+        own = self.sought is not None and self.sought.audits
+        return own or (self.parent is not None and self.parent.audited)
+
     def inside(self, key: str) -> bool:
         """Whether a call with this key is among the callers of this one."""
         caller = self.parent

@@ -7,20 +7,22 @@ the real one, number for number.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaln
 
 from costkit.bound.ladder import Ladder
 from costkit.bound.risk import PER_REQUEST, Bound
+from costkit.bound.shares import LONG, SHORT
 
 __all__ = ["Ladders", "Outcome", "run"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 STEP = 10  # requests between two climbs
+MOST = 50_000  # labels of one rung
 
 
 def log_likelihood(wrong: Floats, labels: Floats, rates: Floats) -> Floats:
@@ -48,7 +50,7 @@ def least_refuted(wrong: Floats, labels: Floats, weights: Floats, limit: Floats)
     free = at(np.zeros(len(limit)))
     done = (weights * free).sum(axis=1) >= limit
     low, high = np.full(len(limit), math.log(1e-9)), np.full(len(limit), math.log(1e12))
-    for _ in range(36):
+    for _ in range(16):  # as near as the real one comes
         middle = (low + high) / 2
         over = (weights * at(np.exp(middle))).sum(axis=1) >= limit
         low, high = np.where(over, low, middle), np.where(over, middle, high)
@@ -65,15 +67,23 @@ class Ladders:
         self.wrong = np.zeros((runs, self.rungs))
         self.level = np.zeros(runs, dtype=np.int64)
         self.gaps = np.full((runs, self.rungs), math.inf)
+        a = np.array(self.model.strata.expected)[:, None] * 4.0
+        self._wrong_more, self._right_more, self._more = (
+            _rising(start) for start in (a, 4.0 - a, 4.0 + 0 * a)
+        )
+
+    def see(self, labels: Ints, wrong: Ints) -> None:
+        """Count labels, by run and rung."""
+        self.labels += labels
+        self.wrong += wrong
 
     def log_e(self, shares: Floats, upto: int, limit: Floats) -> Floats:
         """As :meth:`costkit.stats.Strata.log_e`."""
         wrong, labels, weights = self.wrong[:, :upto], self.labels[:, :upto], shares[:, :upto]
         fit = log_likelihood(wrong, labels, least_refuted(wrong, labels, weights, limit))
         strata = self.model.strata
-        a = np.array(strata.expected[:upto]) * 4.0
-        b = 4.0 - a
-        alone = (betaln(a + wrong, b + labels - wrong) - betaln(a, b)).sum(axis=1)
+        k, w, n = np.arange(upto), wrong.astype(np.int64), labels.astype(np.int64)
+        alone = (self._wrong_more[k, w] + self._right_more[k, n - w] - self._more[k, n]).sum(axis=1)
         together = (
             wrong @ strata._log_wrong[:, :upto].T + (labels - wrong) @ strata._log_right[:, :upto].T  # type: ignore[attr-defined]
         )
@@ -89,12 +99,17 @@ class Ladders:
         served: Floats = self.bound.max_error * shares[:, :upto].sum(axis=1)
         return served
 
-    def climb(self, shares: Floats) -> None:
-        """Set the level of each run."""
+    def climb(self, *views: Floats) -> None:
+        """Set the level of each run, by every one of these shares."""
         starts = (1,) if self.bound.per == PER_REQUEST else (1, 3)
         need = math.log(len(starts) / (1 - self.bound.confidence))
+        shares = views[0]
         found = np.stack(
-            [self.log_e(shares, upto, self.limit(shares, upto)) for upto in range(1, self.rungs + 1)], axis=1
+            [
+                np.min([self.log_e(view, upto, self.limit(view, upto)) for view in views], axis=0)
+                for upto in range(1, self.rungs + 1)
+            ],
+            axis=1,
         )
         self.gaps = need - found
         level = np.zeros(len(shares), dtype=np.int64)
@@ -107,73 +122,77 @@ class Ladders:
         self.level = level
 
 
-@dataclass(frozen=True, slots=True)
+def _rising(start: Floats) -> Floats:
+    """log Gamma(start + k) - log Gamma(start), for k from 0 on."""
+    return np.concatenate([0 * start, np.cumsum(np.log(start + np.arange(MOST)), axis=1)], axis=1)
+
+
+@dataclass(slots=True)
 class Outcome:
-    """Of each run. ``false``: at some time the level in force had a risk of the bound or more, by the shares of the
-    window; ``over``: by the true shares of that moment; ``excess``: the most by which, as a ratio to the bound;
-    ``served``, ``wrong``: answers served in all, and the wrong ones among them; ``opened``: requests until the first level."""
+    """Of each run.
+
+    ``false``: at some time the level in force had a risk of the bound or more, by the shares it went by; ``excess``: the
+    most that its risk ever was by the true shares of the moment, as a ratio to the bound; ``served``, ``wrong``,
+    ``audits``: answers served in all, the wrong ones among them, answers audited; ``opened``: requests until the first
+    level.
+    """
 
     false: NDArray[np.bool_]
-    over: NDArray[np.bool_]
     excess: Floats
     served: Floats
     wrong: Floats
     audits: Floats
     opened: Floats
-    level: Ints
+
+    def note(
+        self, ladders: Ladders, shares: Sequence[Floats], true: Floats, rates: Floats, requests: int
+    ) -> None:
+        """Judge the level in force after so many requests."""
+        mask = np.arange(ladders.rungs) < ladders.level[:, None]
+        per_request = ladders.bound.per == PER_REQUEST
+
+        def ratio(weights: Floats) -> Floats:
+            allowed = 1.0 if per_request else (weights * mask).sum(axis=1)
+            found: Floats = (weights * rates * mask).sum(axis=1) / np.maximum(allowed, 1e-12)
+            return found / ladders.bound.max_error
+
+        self.false |= np.max([ratio(weights) for weights in shares], axis=0) >= 1 - 1e-12
+        self.excess = np.maximum(self.excess, ratio(np.broadcast_to(true, mask.shape)))
+        opening = (ladders.level > 0) & ~np.isfinite(self.opened)
+        self.opened = np.where(opening, requests, self.opened)
 
 
-def run(
-    bound: Bound, shares: Floats, rates: Floats, *, seed: int, runs: int, dense: str = "floor", window: int = 600
-) -> Outcome:
+def run(bound: Bound, shares: Floats, rates: Floats, *, seed: int, runs: int, dense: bool = False) -> Outcome:
     """Requests through the ladder: declined ones labelled in full, served ones audited.
 
     Args:
         shares: of requests on each rung; (steps of ten requests, rungs).
-        rates: at which candidates on each rung are wrong; (steps, rungs).
-        dense: "floor", audits at the floor; "paying", in full where the next rung is within two nats of its proof and
-            at the floor elsewhere; "first", in full for a rung's first ten audits after each opening.
+        rates: at which candidates on each rung are wrong; (rungs,).
+        dense: audits in full where the next rung is within two nats of its proof, not only at the floor.
     """
     rng, ladders = np.random.default_rng(seed), Ladders(bound, runs)
     steps, rungs = shares.shape
     past = np.zeros((steps, runs, rungs))
-    column = np.arange(rungs)
-    false, over = np.zeros(runs, dtype=bool), np.zeros(runs, dtype=bool)
-    excess, served, wrong, audits = (np.zeros(runs) for _ in range(4))
-    opened = np.full(runs, np.inf)
-    recent = np.zeros((runs, rungs))
-    for step in range(steps):
-        p = shares[step]
+    zeros = np.zeros(runs)
+    out = Outcome(zeros > 0, zeros, zeros, zeros, zeros, np.full(runs, np.inf))
+    short, long = np.zeros((runs, rungs)), np.zeros((runs, rungs))
+    for step, p in enumerate(shares):
         counts = rng.multinomial(STEP, [*p, max(0.0, 1 - p.sum())], size=runs)[:, :rungs]
-        past[step] = counts
-        is_served = column < ladders.level[:, None]
-        chance = np.full((runs, rungs), bound.audit)
-        if dense == "paying":
-            near = (ladders.gaps > 0) & (ladders.gaps < 2) & ~is_served
-            chance = np.where(near.any(axis=1)[:, None], 1.0, chance)
-        elif dense == "first":
-            chance = np.where(ladders.labels < 60, 1.0, chance)
-        labelled = rng.binomial(counts, np.where(is_served, chance, 1.0))
-        bad = rng.binomial(labelled, rates[step])
-        ladders.labels += labelled
-        ladders.wrong += bad
+        served = np.arange(rungs) < ladders.level[:, None]
+        near = ((ladders.gaps > 0) & (ladders.gaps < 2) & ~served).any(axis=1)
+        chance = np.where(near[:, None] & dense, 1.0, bound.audit)
+        labelled = rng.binomial(counts, np.where(served, chance, 1.0))
         hits = counts - labelled
-        served += hits.sum(axis=1)
-        wrong += rng.binomial(hits, rates[step]).sum(axis=1)
-        audits += np.where(is_served, labelled, 0).sum(axis=1)
-        recent += counts
-        if (step - window // STEP) >= 0:
-            recent -= past[step - window // STEP]
-        seen = min(window, (step + 1) * STEP)
-        if seen < 60:
-            continue
-        ladders.climb(recent / seen)
-        mask = column < ladders.level[:, None]
-        for weights, judged in ((recent / seen, false), (np.broadcast_to(p, recent.shape), over)):
-            risk = (weights * rates[step] * mask).sum(axis=1)
-            allowed = bound.max_error * (1.0 if bound.per == PER_REQUEST else (weights * mask).sum(axis=1))
-            judged |= (ladders.level > 0) & (risk >= allowed - 1e-12) & (risk > 0)
-            if judged is over:
-                excess = np.maximum(excess, np.where(ladders.level > 0, risk / np.maximum(allowed, 1e-12), 0))
-        opened = np.where((ladders.level > 0) & ~np.isfinite(opened), (step + 1.0) * STEP, opened)
-    return Outcome(false, over, excess, served, wrong, audits, opened, ladders.level)
+        ladders.see(labelled, rng.binomial(labelled, rates))
+        out.served = out.served + hits.sum(axis=1)
+        out.wrong = out.wrong + rng.binomial(hits, rates).sum(axis=1)
+        out.audits = out.audits + (labelled * served).sum(axis=1)
+        past[step] = counts
+        short += counts - (past[step - SHORT // STEP] if step >= SHORT // STEP else 0)
+        long += counts - (past[step - LONG // STEP] if step >= LONG // STEP else 0)
+        requests = (step + 1) * STEP
+        if requests >= 60:
+            views = short / min(SHORT, requests), long / min(LONG, requests)
+            ladders.climb(*views)
+            out.note(ladders, views, p, rates, requests)
+    return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -132,6 +133,7 @@ def test_loaded_on_first_use_and_once() -> None:
     loads: list[int] = []
 
     def load() -> Model:
+        time.sleep(0.05)
         loads.append(threading.get_ident())
         return Model("slow/1", 3, plain)
 

@@ -14,6 +14,7 @@ import pytest
 import costkit.index.space
 from costkit.index import Index, Row
 from costkit.index.rows import Vectors
+from costkit.index.sieve import Sieve, dots
 from tests.indexes import NOW, SECRET, database, filled, is_true, key, nearest, vectors
 
 
@@ -49,6 +50,7 @@ def test_exactly_the_nearest(
                 found = index.search("s", "n", query, now=NOW, k=k)
                 assert np.allclose(found.similarities, nearest(query, truth, k), atol=1e-5)
                 assert is_true(found, query, truth) and len(set(found.keys)) == len(found.keys)
+    assert not any(index.troubles.values())
 
 
 def test_the_sieve_sieves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,16 +80,25 @@ def test_scopes_and_namespaces_are_walls(tmp_path: Path) -> None:
     assert index.search("a", "nothing", vector, now=NOW).rows == ()
 
 
-def test_expiry_and_epochs_hide_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sieved", [100, 1 << 30])
+def test_expiry_and_epochs_hide_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sieved: int) -> None:
     """A row is found before its time is up and in its own epoch only, even where thousands nearer ones are not."""
-    made, index = vectors(300), Index(tmp_path)
+    monkeypatch.setattr(costkit.index.space, "_SIEVED", sieved)
+    every, index = vectors(390, 40, 0, 12), Index(tmp_path)
+    made = every[:300]
     for number, vector in enumerate(made):
         index.add("s", "n", Row(key(number), NOW, NOW + 10, "old"), vector)
+    for number, vector in enumerate(every[300:]):
+        index.add("s", "n", Row(f"other {number}", NOW, NOW + 5, "other"), vector)
     index.add("s", "n", Row("kept", NOW, NOW + 20, "new"), -made[0])
     assert index.search("s", "n", made[0], now=NOW, epoch="new").keys == ("kept",)
     assert len(index.search("s", "n", made[0], now=NOW + 9.9, epoch="old").rows) == 8
     assert index.search("s", "n", made[0], now=NOW + 10, epoch="old").rows == ()
     assert index.search("s", "n", made[0], now=NOW, epoch="").rows == ()
+    assert {row.epoch for row in index.search("s", "n", made[0], now=NOW, epoch="other", k=80).rows} == {
+        "other"
+    }
+    assert index.search("s", "n", made[0], now=NOW + 5, epoch="other", k=80).rows == ()
 
 
 def test_a_key_has_one_row(tmp_path: Path) -> None:
@@ -255,3 +266,27 @@ def test_threads_search_while_others_change(tmp_path: Path) -> None:
     for thread in searching:
         thread.join()
     assert not wrong and not any(index.troubles.values())
+
+
+@pytest.mark.parametrize("kind", ["plane", "same", "axes", "clustered", "scattered"])
+def test_the_sieves_limit_holds(kind: str) -> None:
+    """No cosine exceeds what the sieve says it is at most: in a plane, all alike, along axes, in clusters."""
+    made = vectors(5000, 48, 5, 40 if kind == "clustered" else 0)
+    if kind == "plane":
+        made[:, 2:] = 0
+    elif kind == "same":
+        made[:] = made[0]
+    elif kind == "axes":
+        made[:] = np.eye(48, dtype=np.float32)[np.arange(5000) % 48]
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    sieve = Sieve.over(made, 4000)
+    sieve.fill(slice(4000, 5000), made[4000:])
+    for query in (*made[::500], *vectors(20, 48, 6)):
+        assert (sieve.until(5000).at_most(query) >= made @ query).all()
+
+
+def test_products_in_blocks_are_products() -> None:
+    """Whatever the number of rows, what is added up in blocks is the product."""
+    for size, dimension in ((0, 8), (1, 8), (23, 384), (24, 384), (1000, 384), (77, 20_000)):
+        made = vectors(size, dimension)
+        assert np.allclose(dots(made, np.ones(dimension, np.float32)), made.sum(axis=1), atol=1e-3)

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -89,19 +90,21 @@ def test_a_newer_row_that_cannot_be_read_takes_the_old_one_away(tmp_path: Path) 
 
 
 def test_a_vector_that_is_none_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sealed row whose vector is not of length 1 (an older program's, say) is skipped and counted."""
+    """A sealed row whose vector is not of length 1 (an older program's, say) is skipped and counted, and what
+    stood under its key before is not served in its stead."""
     index, made = filled(tmp_path, 2)
     body = packed(Seal(None, "index"), b"x" * 16, Row("bad", NOW), made[0])
+    assert len(index.search("s", "n", made[0], now=NOW).rows) == 2
     head = body[Seal.SIZE : -made[0].nbytes]
-    for name, vector in (("long", made[0] * 9), ("nan", made[0] * float("nan")), ("other", made[0][:4])):
+    for name, vector in ((key(1), made[0] * 9), ("nan", made[0] * float("nan")), ("other", made[0][:4])):
         said = head + vector.astype("<f4").tobytes()
         said = said[:32] + len(said[36:]).to_bytes(4, "little") + said[36:]
         space = costkit.index.index._space("s", "n")
         mark = Seal(None, "index").mark(space, name.encode(), said)
         database(tmp_path).execute(
-            "INSERT INTO entries (space, scope, key, body) VALUES (?, 's', ?, ?)", (space, name, mark + said)
+            "REPLACE INTO entries (space, scope, key, body) VALUES (?, 's', ?, ?)", (space, name, mark + said)
         )
-    assert set(index.search("s", "n", made[0], now=NOW).keys) == {key(0), key(1)}
+    assert set(index.search("s", "n", made[0], now=NOW).keys) == {key(0)}
     assert index.troubles["damaged"] == 3
 
 
@@ -178,6 +181,7 @@ def test_a_folder_that_is_gone_is_made_again(tmp_path: Path) -> None:
 def test_a_planted_schema_runs_nothing(tmp_path: Path, plant: str, running: bool) -> None:
     """A trigger, view, table or missing index, planted before or while the index is open, never bites."""
     index, made = filled(tmp_path, 5)
+    assert index.search("s", "n", made[0], now=NOW).rows
     if not running:
         index.close()
     con = database(tmp_path)
@@ -187,6 +191,8 @@ def test_a_planted_schema_runs_nothing(tmp_path: Path, plant: str, running: bool
     for number in range(3):
         index.add("s", "n", Row(key(number), NOW), made[number])
         assert is_true(index.search("s", "n", made[number], now=NOW), made[number], truth)
+    if running and "TRIGGER" in plant:
+        assert index.troubles["damaged"] == 1  # the statement that would set it off is not even compiled
     if not running:
         assert index.search("s", "n", made[2], now=NOW).keys[0] == key(2)
         assert index.troubles["damaged"] == 1 and list(tmp_path.glob("index.damaged-*"))
@@ -222,6 +228,20 @@ def test_a_held_file_costs_no_long_wait(tmp_path: Path) -> None:
         assert index.search("s", "n", made[0], now=NOW).keys[0] == key(0)
     assert index.troubles == {"damaged": 0, "failed": 0, "unwritten": 1}
     assert index.add("s", "n", Row(key(9), NOW), -made[0])
+
+
+def test_opening_waits_for_who_makes_the_file(tmp_path: Path) -> None:
+    """A new file that another process is about to write to is waited for, though SQLite itself would not wait."""
+    (tmp_path / "index").mkdir()
+    con = sqlite3.connect(tmp_path / "index" / "vectors-1.db", isolation_level=None, check_same_thread=False)
+    con.execute("BEGIN IMMEDIATE")
+    index, (vector,) = Index(tmp_path), vectors(1)
+    release = threading.Timer(0.15, con.execute, ("ROLLBACK",))
+    release.start()
+    assert index.add("s", "n", Row(key(1), NOW), vector)
+    release.join()
+    con.close()
+    assert index.search("s", "n", vector, now=NOW).keys == (key(1),)
 
 
 @pytest.mark.parametrize(

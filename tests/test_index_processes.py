@@ -105,3 +105,26 @@ def test_a_forked_child_goes_on(tmp_path: Path, busy: bool) -> None:
         thread.join()
     assert ends == [0] * 6
     assert all(index.search("s", f"c{child}", made[child], now=NOW).keys == ("mine",) for child in range(6))
+
+
+def test_a_new_folder_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    """Eight that make the index's file at the same moment all succeed, each time."""
+
+    def use(folder: Path, who: int) -> None:
+        index, (vector,) = Index(folder), vectors(1, seed=who)
+        barrier.wait()
+        if (
+            not index.add("s", "n", Row(key(who), NOW), vector)
+            or not index.search("s", "n", vector, now=NOW).rows
+        ):
+            failed.append(str(index.troubles))
+
+    failed: list[str] = []
+    for round_ in range(12):
+        barrier = threading.Barrier(8)
+        threads = [threading.Thread(target=use, args=(tmp_path / str(round_), who)) for who in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failed == []

@@ -27,11 +27,12 @@ refresh
 ports
 beside
 drive
-wrapped
-wrap
+wrapped calls
+wrap certify
 kit
 __init__
 gold report testing
+replay
 cli
 """.strip().splitlines()
 FLOOR = {module: number for number, line in enumerate(FLOORS) for module in line.split()}

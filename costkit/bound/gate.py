@@ -1,7 +1,8 @@
 """One gate: what may be served, what is audited, and what each label changes.
 
 A gate's state is a fold over its evidence, in order: every process that reads the same rows has the same gate. A
-:class:`Passage` says what was decided about one call, before its label was known; a label says what it turned out to be.
+:class:`Passage` says what was decided about one call, before its label was known; a label says what it turned out to
+be.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ Kind = Literal["none", "declined", "audit", "served", "rehearsed"]
 # Bets of the alarm against "the risk is at most the bound", as shares of the largest bet there is.
 _BETS = (0.003, 0.01, 0.03, 0.1)
 
-# Requests between two climbs where no label came.
+# Where the alarm asks for more audits, on a log scale from 0 to its going off. Half way it would ask for them in one
+# served answer of eight at half the bound, for nothing; here in one of fifty, and a change costs some 10 wrong answers
+# more (tests/test_bound_alarm.py).
+_ALERT, _DENSE = 0.6, 0.5
+_MOST_AUDITS = 500  # wrong ones; an alarm that has not gone off by then never will
+
+# Requests from one climb to the next.
 _EVERY = 10
 
 # Scopes that have an alarm of their own.
@@ -35,11 +42,11 @@ _MOST_SCOPES = 1_000
 class Passage:
     """What a gate decided about one call.
 
-    ``kind``: "none" (no candidate), "declined" (the reference is called, the candidate labelled), "audit" (it would have
-    been served and is checked instead), "served"; "rehearsed": a row of a log or of gold tests, no call of anybody's.
-    ``rung``: of the ladder; its length for a candidate that may never be served. ``risk``: the score's probability that
-    it is wrong. ``chance``: the probability with which a served answer like this one is audited. ``generation``: how many
-    demotions the gate had seen.
+    ``kind``: "none" (no candidate), "declined" (the reference is called, the candidate labelled), "audit" (it would
+    have been served and is checked instead), "served"; "rehearsed": a row of a log or of gold tests, no call of
+    anybody's. ``rung``: of the ladder; its length for a candidate that may never be served. ``risk``: the score's
+    probability that it is wrong. ``chance``: the probability with which a served answer like this one is audited.
+    ``generation``: how many demotions the gate had seen.
     """
 
     kind: Kind
@@ -130,17 +137,15 @@ class Gate:
 
     @property
     def suspicion(self) -> float:
-        """The share of served answers to audit: the floor, and every other one once an alarm is half way (in logs)."""
-        detector = self._detectors.get(None)
-        alert = detector is not None and detector.level >= math.sqrt(self.bound.arl)
-        return max(self.bound.audit, 0.5) if alert else self.bound.audit
+        """The share of served answers to audit: the floor, and every other one once the alarm is near."""
+        return _audits(self.bound, _mean(self._detector(None).levels))
 
     def see(self, passage: Passage, wrong: bool | None = None) -> bool:
         """Fold one passage in, with its label where it has one by now; True: this demoted the gate."""
         self.counts[passage.kind] += 1
         if passage.generation != self.generation:
             return False  # decided before a demotion that its process had not seen
-        self.ladder.passed(passage.rung)
+        self.ladder.passed(passage.rung, None if self._vetoed(passage) else passage.features)
         self._stale += 1
         if passage.kind == "declined" and passage.rung is not None and passage.rung < len(self.ladder.edges):
             self.would_be += 1
@@ -148,7 +153,7 @@ class Gate:
             return True
         if wrong is not None:
             return self.label(passage, wrong)
-        self._climb(_EVERY)
+        self._climb()
         return False
 
     def label(self, passage: Passage, wrong: bool) -> bool:
@@ -156,18 +161,19 @@ class Gate:
         if passage.generation != self.generation or passage.rung is None or passage.features is None:
             return False
         self.ladder.label(passage.rung, wrong)
-        self.score.learn(passage.features, wrong)
+        if self.score.learn(passage.features, wrong):
+            self.ladder.rescore(self.score)
+            self._stale = _EVERY
         self.labels += 1
         if passage.kind == "audit":
-            of = (
-                self._scopes.setdefault(passage.scope, [0, 0]) if len(self._scopes) < _MOST_SCOPES else [0, 0]
-            )
-            of[0] += 1
-            of[1] += wrong
+            if passage.scope in self._scopes or len(self._scopes) < _MOST_SCOPES:
+                of = self._scopes.setdefault(passage.scope, [0, 0])
+                of[0] += 1
+                of[1] += wrong
             self.wrong_audits += wrong
             if self._watch(passage, float(wrong) / passage.chance):
                 return True
-        self._climb(_EVERY)
+        self._climb()
         return False
 
     def standing(self) -> Standing:
@@ -177,7 +183,6 @@ class Gate:
         served = sum(shares[: ladder.level])
         low, high = self._running.interval()
         nearest = self._nearest(shares)
-        wrong = _wrong_before_alarm(self.bound)
         return Standing(
             state="open" if ladder.level and served else "shadow",
             requests=sum(self.counts.values()) - self.counts["rehearsed"],
@@ -194,7 +199,7 @@ class Gate:
             share=served if per_request or served else 0.0,
             next_share=None if nearest is None else nearest[0],
             next_labels=None if nearest is None else nearest[1],
-            before_demotion=wrong,
+            before_demotion=self._wrong_before_alarm(served),
             scopes=tuple(
                 (scope or "", audits, wrong_ones)
                 for scope, (audits, wrong_ones) in sorted(
@@ -226,9 +231,33 @@ class Gate:
         if self._detector(None).look(es):
             self._demote()
             return True
-        if passage.scope is not None and served and self._detector(passage.scope).look(es):
+        if passage.scope is not None and self._detector(passage.scope).look(es):
             self.closed_scopes.add(passage.scope)
         return False
+
+    def _wrong_before_alarm(self, served: float) -> float:
+        """Wrong answers served, to expect before the alarm, if from now on half of the served ones were wrong.
+
+        Of wrong answers every so many is audited; in between, each call that lost nothing calms the alarm down.
+        """
+        bound, wrong = self.bound, 0.0
+        share = max(served, 1e-3) if bound.per == PER_REQUEST else 1.0
+        levels = self._detector(None).levels or [0.0] * len(_BETS)
+        for _ in range(_MOST_AUDITS):
+            if _mean(levels) >= bound.arl:
+                return wrong
+            chance = _audits(bound, _mean(levels))
+            calm = math.ceil(1 / (chance * 0.5 * share)) - 1
+            # So many looks at a loss of 0, then one at a loss of 1 / chance.
+            fades = [(1 - bet) ** calm for bet in _BETS]
+            levels = [
+                (level * fade + (1 - bet) * (1 - fade) / bet + 1) * e
+                for level, fade, bet, e in zip(
+                    levels, fades, _BETS, _es(1 / chance, bound.max_error), strict=True
+                )
+            ]
+            wrong += 1 / chance - 1
+        return math.inf
 
     def _detector(self, scope: str | None) -> ShiryaevRoberts:
         if scope not in self._detectors:
@@ -245,8 +274,13 @@ class Gate:
         self.closed_scopes.clear()
         self._stale = 0
 
-    def _climb(self, every: int) -> None:
-        if self._stale >= every:
+    def _vetoed(self, passage: Passage) -> bool:
+        """Whether no score lets it pass: it stands higher than its own risk would place it."""
+        risk, beyond = passage.risk, len(self.ladder.edges)
+        return risk is None or (passage.rung == beyond and self.ladder.rung(risk) < beyond)
+
+    def _climb(self) -> None:
+        if self._stale >= _EVERY:
             self._stale = 0
             self.ladder.climb()
 
@@ -256,16 +290,9 @@ def _es(loss: float, limit: float) -> list[float]:
     return [1 + bet * (loss / limit - 1) for bet in _BETS]
 
 
-def _wrong_before_alarm(bound: Bound) -> float:
-    """Wrong answers served, to expect before the alarm when all at once half of the served ones are wrong.
+def _audits(bound: Bound, level: float) -> float:
+    return max(bound.audit, _DENSE) if level >= bound.arl**_ALERT else bound.audit
 
-    The growth of the best bet's logarithm for each served answer; of them a share is audited.
-    """
-    wrong, audit = 0.5, bound.audit
-    growth = max(
-        audit * wrong * math.log1p(bet * (1 / (audit * bound.max_error) - 1))
-        + (1 - audit * wrong) * math.log1p(-bet)
-        for bet in _BETS
-    )
-    served = math.log(bound.arl * len(_BETS)) / growth if growth > 0 else math.inf
-    return served * (1 - audit) * wrong
+
+def _mean(levels: Sequence[float]) -> float:
+    return sum(levels) / len(levels) if levels else 0.0

@@ -1,19 +1,35 @@
 """Strata of the score as rungs of a ladder, and how far up the evidence lets a gate serve.
 
 The first rung holds the substitutions least likely to be wrong. Serving "up to rung j" is certified by a walk in that
-order, fixed beforehand (learn-then-test), so that no confidence is spent on the number of rungs. A bound per request only
-gets harder to keep on the way up. One per hit does not, and the first rungs alone are long without labels: half of the
-confidence is spent on a second walk, that starts half way up. What is not served is labelled in full, what is served only
-by audits: the shares of all requests weigh the rungs together (:class:`costkit.stats.Strata`).
+order, fixed beforehand (learn-then-test), so that no confidence is spent on the number of rungs. A bound per request
+only gets harder to keep on the way up. One per hit does not, and the first rungs alone are long without labels: half of
+the confidence is spent on a second walk, that starts half way up. What is not served is labelled in full, what is
+served only by audits: the shares of all requests weigh the rungs together (:class:`costkit.stats.Strata`).
+
+What is proved: for each level, the probability that it is ever in force at a moment at which its risk reaches the bound
+is at most 1 - confidence (half of that in each walk of a bound per hit), however often one looks, whatever is served,
+and whichever answers are audited, by chances fixed before.
+
+What is taken for granted: the labels of a rung are exchangeable, so that its candidates are now wrong as often as they
+were on average while the labels came. Where a rung gets worse afterwards, the alarm of the gate answers. Shares are
+taken as they were in the last 600 requests and in the last 4,800, on the rungs of the score of now; the risk must be
+below the bound by both. While shares move, the lowest level that is too risky may be another, and each has a
+probability of its own: in theory as many times 1 - confidence as there are such levels. Simulated with shares that
+double and neighbouring rungs at the bound it was below 1 - confidence for all levels together
+(tests/test_bound_ladder.py, ``make validity``).
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from costkit.bound.risk import PER_REQUEST, Bound
+from costkit.bound.score import Score
+from costkit.bound.shares import Shares
 from costkit.stats.strata import Strata
 
 __all__ = ["Ladder", "rungs_of"]
@@ -22,8 +38,8 @@ __all__ = ["Ladder", "rungs_of"]
 # bound on the mean is spent by its worst few. Of hits the mean is over fewer answers, so the rungs lie half as high.
 _DOUBLINGS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
-# Requests whose rungs say what the shares are now, and the fewest.
-_WINDOW, _LEAST = 600, 60
+# Requests before anything is served.
+_LEAST = 60
 
 
 def rungs_of(bound: Bound) -> tuple[float, ...]:
@@ -43,11 +59,9 @@ class Ladder:
         # The middle of each rung on a log scale; the first one reaches down to nothing.
         expected = [edge / math.sqrt(2) for edge in self.edges]
         self.strata = Strata(expected)
-        self.level = 0
-        self._recent: deque[int] = deque(maxlen=_WINDOW)
-        self._counts = [0] * (len(self.edges) + 2)
-        self.requests = 0
-        self.worth = [False] * len(self.edges)
+        self._shares = Shares(len(self.edges))
+        self._level, self._worthy = 0, [False] * len(self.edges)
+        self._due: _Seen | None = None
 
     def rung(self, risk: float) -> int:
         """The rung of a candidate that is wrong with this probability."""
@@ -56,14 +70,13 @@ class Ladder:
                 return number
         return len(self.edges)
 
-    def passed(self, rung: int | None) -> None:
-        """One request more, with a candidate on this rung or none."""
-        slot = len(self.edges) + 1 if rung is None else rung
-        if len(self._recent) == _WINDOW:
-            self._counts[self._recent[0]] -= 1
-        self._recent.append(slot)
-        self._counts[slot] += 1
-        self.requests += 1
+    def passed(self, rung: int | None, features: Sequence[float] | None = None) -> None:
+        """One request more, with a candidate on this rung or none; without ``features`` it is never scored again."""
+        self._shares.passed(rung, features)
+
+    def rescore(self, score: Score) -> None:
+        """The score was fitted anew: where the last candidates would be now."""
+        self._shares.rescore(lambda features: np.searchsorted(self.edges, score.wrong_all(features)))
 
     def label(self, rung: int, wrong: bool) -> None:
         """What a candidate of this rung turned out to be."""
@@ -72,8 +85,12 @@ class Ladder:
 
     def shares(self) -> list[float]:
         """Of the last requests, those with a candidate on each rung."""
-        seen = max(1, len(self._recent))
-        return [count / seen for count in self._counts[: len(self.edges)]]
+        return self._shares.short()
+
+    @property
+    def requests(self) -> int:
+        """How many there were."""
+        return self._shares.requests
 
     def limit(self, shares: Sequence[float], upto: int) -> float:
         """The risk that may not be passed, on the scale of all requests."""
@@ -82,20 +99,45 @@ class Ladder:
         return self.bound.max_error * sum(shares[:upto])
 
     def climb(self) -> None:
-        """Set the level that the labels certify, and the rungs whose audits are worth their price."""
-        if len(self._recent) < _LEAST:
+        """Let the level follow from the labels and shares as they are now; it is worked out when it is asked for."""
+        if self.requests >= _LEAST:
+            shares = self._shares
+            self._due = _Seen(self.strata.copy(), shares.short(), shares.long(), shares.requests)
+
+    @property
+    def level(self) -> int:
+        """How many rungs, from the first, may be served."""
+        self._work()
+        return self._level
+
+    @property
+    def worth(self) -> list[bool]:
+        """The served rungs whose audits are worth their price."""
+        self._work()
+        return self._worthy
+
+    def _work(self) -> None:
+        seen = self._due
+        if seen is None:
             return
-        shares, starts = self.shares(), (1,) if self.bound.per == PER_REQUEST else (1, 3)
-        need = math.log(len(starts) / (1 - self.bound.confidence))
-        found = [
-            self.strata.log_e(shares, upto, self.limit(shares, upto))
-            for upto in range(1, len(self.edges) + 1)
-        ]
-        self.level = max(_walked([log_e for log_e, _ in found], start, need) for start in starts)
-        self.worth = self._worth(shares, [(need - log_e, rates) for log_e, rates in found])
+        found = [seen.least(self.limit, upto) for upto in range(1, len(self.edges) + 1)]
+        need = self._need
+        log_es = [log_e for log_e, _ in found]
+        self._level = max(_walked(log_es, start, need) for start in self._starts)
+        self._worthy = self._worth(seen, [(need - log_e, rates) for log_e, rates in found])
+        self._due = None
+
+    @property
+    def _starts(self) -> tuple[int, ...]:
+        return (1,) if self.bound.per == PER_REQUEST else (1, 3)
+
+    @property
+    def _need(self) -> float:
+        """The log evidence that certifies, of each walk."""
+        return math.log(len(self._starts) / (1 - self.bound.confidence))
 
     def certified(self) -> float | None:
-        """The risk the labels leave possible at the level in force, in the bound's own unit; None where none is served."""
+        """The risk that labels leave possible at the level in force, in the bound's own unit; None where none is."""
         shares = self.shares()
         served = sum(shares[: self.level])
         if not served:
@@ -112,7 +154,7 @@ class Ladder:
         if sum(share * rate for share, rate in zip(shares, likely[:upto], strict=False)) >= limit:
             return None
         log_e, against = self.strata.log_e(shares, upto, limit)
-        gap = math.log(1 / (1 - self.bound.confidence)) - log_e
+        gap = self._need - log_e
         weight = sum(shares[:upto])
         pace = (
             sum(shares[k] * _growth(likely[k], against[k]) for k in range(upto)) / weight if weight else 0.0
@@ -120,28 +162,28 @@ class Ladder:
         needed = gap / pace if pace > 0 else math.inf
         return max(1, math.ceil(needed)) if math.isfinite(needed) else None
 
-    def _worth(self, shares: list[float], gaps: list[tuple[float, list[float]]]) -> list[bool]:
+    def _worth(self, seen: _Seen, gaps: list[tuple[float, list[float]]]) -> list[bool]:
         """Served rungs to audit in full, where that opens more than it costs before half as many requests come again.
 
         An audit costs the hit it takes the place of; the evidence it brings for the next rung is its expected log
         growth against the rates that are hardest to refute.
         """
-        likely, floor = self.strata.rates(), self.bound.audit
+        likely, floor, shares, level = seen.strata.rates(), self.bound.audit, seen.shares, self._level
         best, chosen = 0.0, [False] * len(self.edges)
-        for upto in range(self.level + 1, len(self.edges) + 1):
+        for upto in range(level + 1, len(self.edges) + 1):
             gap, against = gaps[upto - 1]
-            more = sum(shares[self.level : upto])
+            more = sum(shares[level:upto])
             inside = sum(s * r for s, r in zip(shares, likely[:upto], strict=False)) < self.limit(
                 shares, upto
             )
             if not 0 < gap < math.inf or more <= 0 or not inside:
                 continue
             growth = [_growth(likely[k], against[k]) for k in range(upto)]
-            pace = sum(shares[k] * growth[k] * (floor if k < self.level else 1.0) for k in range(upto))
-            horizon = self.requests / 2
+            pace = sum(shares[k] * growth[k] * (floor if k < level else 1.0) for k in range(upto))
+            horizon = seen.requests / 2
             gain_now = max(0.0, horizon - gap / pace) * more if pace > 0 else 0.0
             cost, picked = 0.0, [False] * len(self.edges)
-            for k in sorted(range(self.level), key=lambda k: -growth[k]):
+            for k in sorted(range(level), key=lambda k: -growth[k]):
                 if shares[k] <= 0 or growth[k] <= 0:
                     continue
                 pace += shares[k] * (1 - floor) * growth[k]
@@ -151,6 +193,26 @@ class Ladder:
                 if gain > best:
                     best, chosen = gain, picked.copy()
         return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a level follows from: labels, shares of the last requests and over a longer time, how many there were."""
+
+    strata: Strata
+    shares: list[float]
+    long_shares: list[float]
+    requests: int
+
+    def least(self, limit: Callable[[Sequence[float], int], float], upto: int) -> tuple[float, list[float]]:
+        """The evidence against the bound by those shares that make it the less."""
+        return min(
+            (
+                self.strata.log_e(shares, upto, limit(shares, upto))
+                for shares in (self.shares, self.long_shares)
+            ),
+            key=lambda found: found[0],
+        )
 
 
 def _walked(log_es: Sequence[float], start: int, need: float) -> int:

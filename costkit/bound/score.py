@@ -6,10 +6,10 @@ The gate's promise never rests on this model: a poor one saves less, and errs no
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["Score"]
 
@@ -17,9 +17,18 @@ __all__ = ["Score"]
 _FIRST, _GROWTH, _NEWEST = 50, 1.1, 5_000
 _RIDGE = 3.0
 
+# Features are of the order of 1: one far outside must not outweigh all labels. A step of Newton's method is cut there
+# too, because a full one may overshoot where the labels are separable.
+_MOST_FEATURE, _MOST_STEP = 30.0, 2.0
+_BLOCK = 256
+
+_Matrix = NDArray[np.float64]
+
 
 class Score:
     """Weights over features, a prior at first, refitted as labels come.
+
+    Two scores that learned the same labels in the same order are the same: each fit starts from the prior.
 
     Args:
         prior: weights before any label, the first one the intercept's (its feature is 1).
@@ -32,40 +41,66 @@ class Score:
     def __init__(self, prior: Sequence[float]) -> None:
         self._prior = np.array(prior, dtype=float)
         self._weights = self._prior
-        self._past: deque[tuple[Sequence[float], bool]] = deque(maxlen=_NEWEST)
+        self._x = np.empty((64, len(prior)))
+        self._right = np.empty(64)
         self.labels = 0
         self._next = float(_FIRST)
-        self._due = False
 
     def wrong(self, features: Sequence[float]) -> float:
-        """The probability that the substitution with these features is wrong."""
-        if self._due:
-            self._fit()
-        level = float(self._weights @ np.asarray(features, dtype=float))
-        return 1.0 / (1.0 + math.exp(min(500.0, max(-500.0, level))))
+        """The probability that the substitution with these features is wrong; 1 where they are no numbers."""
+        known = self._known(features)
+        if known is None:
+            return 1.0
+        return 1.0 / (1.0 + math.exp(min(500.0, max(-500.0, float(self._weights @ known)))))
 
-    def learn(self, features: Sequence[float], wrong: bool) -> None:
-        """One label more; the next score is of a new fit where enough have come."""
-        self._past.append((features, not wrong))
+    def wrong_all(self, features: _Matrix) -> _Matrix:
+        """The same for many, shape (n, number of features)."""
+        level = np.einsum("ij,j->i", np.clip(features, -_MOST_FEATURE, _MOST_FEATURE), self._weights)
+        found: _Matrix = 1.0 / (1.0 + np.exp(np.clip(level, -500, 500)))
+        return np.where(np.isfinite(features).all(axis=1), found, 1.0)
+
+    def learn(self, features: Sequence[float], wrong: bool) -> bool:
+        """One label more; True where so many have come that the score was fitted anew."""
+        known = self._known(features)
+        if known is None:
+            return False
+        at = self.labels % _NEWEST
+        if at == len(self._x) < _NEWEST:
+            more = min(_NEWEST, 2 * at)
+            self._x = np.resize(self._x, (more, self._x.shape[1]))
+            self._right = np.resize(self._right, more)
+        self._x[at], self._right[at] = known, not wrong
         self.labels += 1
-        if self.labels >= self._next:
-            self._next = self.labels * _GROWTH + 5
-            self._due = True
+        if self.labels < self._next:
+            return False
+        self._next = self.labels * _GROWTH + 5
+        size = min(self.labels, _NEWEST)
+        self._weights = self._fit(self._x[:size], self._right[:size])
+        return True
 
-    def _fit(self) -> None:
-        """Newton's method from the weights there are; a step that does not converge is left at the last finite one."""
-        self._due = False
-        x = np.array([features for features, _ in self._past], dtype=float)
-        y = np.array([right for _, right in self._past], dtype=float)
-        weights = self._weights.copy()
+    def _known(self, features: Sequence[float]) -> _Matrix | None:
+        known = np.array(features, dtype=float)
+        if known.shape != self._prior.shape or not np.isfinite(known).all():
+            return None
+        return known.clip(-_MOST_FEATURE, _MOST_FEATURE)
+
+    def _fit(self, x: _Matrix, right: _Matrix) -> _Matrix:
+        """Newton's method; the weights there are where it finds no finite ones."""
+        weights, ridge = self._prior.copy(), _RIDGE * np.eye(len(self._prior))
+        # In blocks too small for a BLAS to call its threads for: they wait for one another where cores are busy. Rows
+        # of zeros fill the last one up.
+        short = -len(x) % _BLOCK
+        blocks = np.pad(x, ((0, short), (0, 0))).reshape(-1, _BLOCK, x.shape[1])
+        answers = np.pad(right, (0, short)).reshape(-1, _BLOCK, 1)
+        turned = blocks.transpose(0, 2, 1)
         for _ in range(25):
-            p = 1.0 / (1.0 + np.exp(-np.clip(x @ weights, -30, 30)))
-            gradient = x.T @ (y - p) - _RIDGE * (weights - self._prior)
-            curvature = (x * (p * (1 - p))[:, None]).T @ x + _RIDGE * np.eye(len(weights))
-            step = np.linalg.solve(curvature, gradient)
-            if not np.isfinite(step).all():
-                return
-            weights = weights + step
-            if float(np.abs(step).max()) < 1e-4:
+            p = 1.0 / (1.0 + np.exp(-np.clip(blocks @ weights[:, None], -30, 30)))
+            gradient = (turned @ (answers - p)).sum(axis=0)[:, 0] - _RIDGE * (weights - self._prior)
+            step = np.linalg.solve((turned @ (blocks * (p * (1 - p)))).sum(axis=0) + ridge, gradient)
+            size = float(np.abs(step).max())
+            if not math.isfinite(size):
+                return self._weights
+            weights += step * min(1.0, _MOST_STEP / max(size, 1e-9))
+            if size < 1e-4:
                 break
-        self._weights = weights
+        return weights

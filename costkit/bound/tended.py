@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import sqlite3
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
@@ -21,6 +23,11 @@ LABEL = "label"
 _LOST = 600.0
 _MOST_WAITING = 10_000
 
+# Decisions, and seconds, after which a gate that hears of none of them serves nothing.
+_BLIND, _BLIND_FOR = 100, 60.0
+
+_KINDS = ("none", "declined", "audit", "served", "rehearsed", LABEL)
+
 
 class Tended:
     """One gate at work in this process.
@@ -35,16 +42,20 @@ class Tended:
         self, id: str, bound: Bound, prior: Sequence[float], connect: Callable[[], sqlite3.Connection]
     ) -> None:
         self.id = id
+        self._bound, self._prior = bound, prior
         self.gate = Gate(bound, prior)
         self.demoted_at: list[float] = []
         self.opened_at: float | None = None
         self._connect = connect
         self._con: sqlite3.Connection | None = None
-        self._last, self._version = 0, -1
+        self._file: tuple[int, int] | None = None
+        self._inherited: tuple[sqlite3.Connection | None, ...] = ()
+        self._last, self._version, self._at = 0, -1, 0.0
         self._waiting: OrderedDict[str, tuple[float, Passage]] = OrderedDict()
-        self._early: OrderedDict[str, bool] = OrderedDict()  # a judge may be faster than its call
+        self._early: OrderedDict[str, bool | None] = OrderedDict()  # a judge may be faster than its call
         self._lock = threading.Lock()
         self._random = random.Random()
+        self._unheard, self._heard_at = 0, time.monotonic()
 
     def decide(
         self, features: tuple[float, ...] | None, *, veto: bool = False, scope: str | None = None
@@ -52,6 +63,8 @@ class Tended:
         """What happens to a call with this candidate, on all evidence committed by now."""
         with self._lock:
             self._follow()
+            self._unheard += 1
+            veto = veto or self._blind()
             return self.gate.decide(features, coin=self._random.random(), veto=veto, scope=scope)
 
     @property
@@ -68,55 +81,119 @@ class Tended:
             return self.gate
 
     def after_fork(self) -> None:
-        """A connection must not be used by a process that inherited it."""
+        """A connection must not be used, nor closed, by a process that inherited it."""
+        self._inherited = (*self._inherited, self._con)
         self._lock, self._con, self._version = threading.Lock(), None, -1
+        self._random = random.Random()
+
+    def _blind(self) -> bool:
+        """Whether decisions were made for long, and none of them has come back as evidence: no alarm could go off."""
+        return self._unheard > _BLIND and time.monotonic() - self._heard_at > _BLIND_FOR
 
     def close(self) -> None:
         """Close the connection."""
         with self._lock:
-            con, self._con = self._con, None
-            if con is not None:
-                con.close()
+            self._shut()
+
+    def _shut(self) -> None:
+        con, self._con, self._version = self._con, None, -1
+        if con is not None:
+            con.close()
 
     def _follow(self) -> None:
         """Fold in what is new; where the ledger cannot be read the gate stays as it is."""
         with contextlib.suppress(sqlite3.Error):
-            if self._con is None:
-                self._con = self._connect()
-            version = self._con.execute("PRAGMA data_version").fetchone()[0]
+            con = self._connected()
+            version = con.execute("PRAGMA data_version").fetchone()[0]
             if version == self._version:
                 return
-            newest = 0.0
-            for row in since(self._con, self.id, self._last):
-                self._fold(row)
-                self._last, newest = row.id, max(newest, row.at)
+            for row in since(con, self.id, self._last):
+                if _sound(row, self.gate):
+                    self._fold(row)
+                self._last = row.id
+                self._unheard, self._heard_at = 0, time.monotonic()
             self._version = version
-            self._give_up(newest)
+            if self.opened_at is None and self._last and self.gate.ladder.level:
+                self.opened_at = self._at
+
+    def _connected(self) -> sqlite3.Connection:
+        """The connection; where another file is in the ledger's place, the gate starts anew."""
+        if self._con is not None and _stamp(self._con) == self._file:
+            return self._con
+        self._shut()
+        con = self._connect()
+        stamp = _stamp(con)
+        if self._file not in (None, stamp):
+            self.gate, self.opened_at, self._last = Gate(self._bound, self._prior), None, 0
+            self._waiting.clear()
+            self._early.clear()
+        self._con, self._file = con, stamp
+        return con
 
     def _fold(self, row: Evidence) -> None:
-        gate = self.gate
+        self._at = row.at
         if row.kind == LABEL:
-            found = self._waiting.pop(row.query_id or "", None)
-            demoted = found is not None and row.wrong is not None and gate.label(found[1], row.wrong)
+            self._labelled(row.query_id or "", row)
         else:
-            passage = passage_of(row)
-            demoted = gate.see(passage, row.wrong)
-            if passage.labelled and row.wrong is None and row.query_id is not None:
-                self._waiting[row.query_id] = (row.at, passage)
+            passage, id, wrong = passage_of(row), row.query_id, row.wrong
+            if passage.kind in ("audit", "served") and passage.generation == self.gate.generation:
+                self.opened_at = self.opened_at or row.at
+            if passage.labelled and wrong is None and id is not None:
+                if id in self._early:
+                    wrong = self._early.pop(id)
+                else:
+                    self._waiting[id] = (row.at, passage)
+            self._turned(self.gate.see(passage, wrong), row.at)
+        self._give_up(row.at)
+
+    def _labelled(self, id: str, row: Evidence) -> None:
+        """A label that came by itself; one without a verdict says that none will come."""
+        found = self._waiting.pop(id, None)
+        if found is None:
+            self._early[id] = row.wrong
+            if len(self._early) > _MOST_WAITING:
+                self._early.popitem(last=False)
+        elif row.wrong is not None:
+            self._turned(self.gate.label(found[1], row.wrong), row.at)
+
+    def _turned(self, demoted: bool, at: float) -> None:
         if demoted:
-            self.demoted_at.append(row.at)
+            self.demoted_at.append(at)
             self.opened_at = None
-        elif gate.ladder.level and self.opened_at is None:
-            self.opened_at = row.at
 
     def _give_up(self, now: float) -> None:
-        """Labels that went down with a process: counted as wrong, by the clock of the rows themselves."""
+        """Labels that went down with a process: counted as wrong, by the clock of the rows themselves.
+
+        After each row, so that it does not matter how many of them a process reads at once.
+        """
         while self._waiting:
             id, (at, passage) = next(iter(self._waiting.items()))
             if now - at < _LOST and len(self._waiting) <= _MOST_WAITING:
                 return
             del self._waiting[id]
-            self.gate.label(passage, True)
+            self._turned(self.gate.label(passage, True), now)
+
+
+def _stamp(con: sqlite3.Connection) -> tuple[int, int] | None:
+    """Which file stands where this connection's was opened."""
+    try:
+        info = os.stat(con.execute("PRAGMA database_list").fetchone()[2])
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
+
+
+def _sound(row: Evidence, gate: Gate) -> bool:
+    """Whether a row can be what a gate wrote; SQLite keeps any type in any column."""
+    whole = isinstance(row.generation, int) and isinstance(row.at, float) and row.kind in _KINDS
+    on = row.rung is None or (isinstance(row.rung, int) and 0 <= row.rung <= len(gate.ladder.edges))
+    risk = row.risk is None or (isinstance(row.risk, float) and 0 <= row.risk <= 1)
+    chance = isinstance(row.chance, float) and gate.bound.audit <= row.chance <= 1
+    names = all(name is None or isinstance(name, str) for name in (row.query_id, row.scope, row.tag))
+    served = row.kind not in ("declined", "audit", "served") or row.rung is not None
+    return (
+        whole and on and risk and chance and names and served and (row.wrong is None or row.kind != "served")
+    )
 
 
 def passage_of(row: Evidence) -> Passage:
@@ -136,9 +213,9 @@ def passage_of(row: Evidence) -> Passage:
 def evidence_of(
     gate: str, passage: Passage, *, query_id: str | None, at: float, wrong: bool | None = None
 ) -> Evidence:
-    """The row that tells of a passage; what was served unchecked keeps no features."""
+    """The row that tells of a passage."""
     return Evidence(
         gate=gate, query_id=query_id, at=at, kind=passage.kind, rung=passage.rung, risk=passage.risk,
-        features=passage.features if passage.labelled else None, chance=passage.chance,
+        features=passage.features, chance=passage.chance,
         generation=passage.generation, scope=passage.scope, tag=passage.tag, wrong=wrong,
     )  # fmt: skip

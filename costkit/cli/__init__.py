@@ -11,11 +11,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ..errors import CostkitError
+from .certify import add_certify
 from .common import EXIT_ERROR, Commands, load_function
 from .doctor import add_doctor
 from .forget import add_forget
+from .gate import add_gate
 from .gold import add_gold
 from .prices import add_prices
+from .replay import add_replay
 from .report import add_report
 from .why import add_why
 
@@ -23,11 +26,14 @@ __all__ = ["load_function", "main"]
 
 COMMANDS: tuple[Callable[[Commands], None], ...] = (
     add_report,
+    add_gate,
     add_why,
     add_prices,
     add_doctor,
     add_forget,
     add_gold,
+    add_replay,
+    add_certify,
 )
 
 

@@ -228,7 +228,8 @@ def _load_sentence_transformer(name: str) -> Model:
                 )
         return model.encode(texts, convert_to_numpy=True, show_progress_bar=False)
 
-    return Model(f"sentence-transformers {name} {_fingerprint(model)}", None, encode)
+    label = Path(name).name if os.path.isdir(name) else name
+    return Model(f"sentence-transformers {label} {_fingerprint(model)}", None, encode)
 
 
 def _fingerprint(model: Any) -> str:

@@ -188,7 +188,6 @@ class Index:
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._reader.after_fork()
         self._writer.after_fork()
-        self._spaces = OrderedDict()
 
     def _space(self, scope: str, namespace: str, dimension: int) -> Space:
         """The space, with all that is committed at this moment."""

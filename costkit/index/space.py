@@ -1,10 +1,4 @@
-"""The vectors of one scope and namespace in memory, and the exact search among them.
-
-Many vectors are sieved first. With axes Q of length 1 at right angles, x·y = Qx·Qy + (the rest of x)·(the rest of y),
-and by Cauchy and Schwarz the second part is at most the product of the rests' lengths. A short dot product thus says
-how near a row can be at most, and only rows that could be among the nearest are compared in full: nothing is missed.
-The axes are those along which the vectors reach farthest (principal components); they bear on speed alone.
-"""
+"""The vectors of one scope and namespace in memory, and the exact search among them."""
 
 from __future__ import annotations
 
@@ -17,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from costkit.index.rows import Row, Vectors
+from costkit.index.sieve import Sieve, dots
 
 __all__ = ["NOTHING", "Found", "Snapshot", "Space"]
 
@@ -26,10 +21,7 @@ _LEAST = 64  # rows that there is room for at first
 _ROW_BYTES = 600  # what a row takes beside its vector, about
 _NOWHERE = np.float32(-2.0)  # below every cosine
 _SIEVED = 4096  # rows from which on the sieve is worth its while (tests/benchmarks/lookup.py)
-_AXES = 5  # one axis for so many dimensions
-_SAMPLE = 5000
 _SEEDS = 64  # rows compared in full to know how near the k-th nearest is at least
-_ROUNDING = 1e-5  # more than what float32 loses of a squared length of 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,46 +41,6 @@ NOTHING = Found((), np.empty(0, np.float32))
 
 
 @dataclass(frozen=True, slots=True)
-class Sieve:
-    """``axes`` (a, dimension); of each row its part along them, ``along`` (n, a), and the length of its ``rest``."""
-
-    axes: Vectors
-    along: Vectors
-    rest: Vectors
-
-    @classmethod
-    def over(cls, matrix: Vectors, size: int) -> Sieve:
-        """For the first ``size`` rows of a matrix, with room for all."""
-        sample = matrix[np.linspace(0, size - 1, min(size, _SAMPLE), dtype=np.int64)].astype(np.float64)
-        _, axes = np.linalg.eigh(sample.T @ sample)
-        most = np.ascontiguousarray(axes[:, ::-1].T[: max(1, matrix.shape[1] // _AXES)], np.float32)
-        sieve = cls(most, np.empty((len(matrix), len(most)), np.float32), np.empty(len(matrix), np.float32))
-        sieve.fill(slice(0, size), matrix[:size])
-        return sieve
-
-    def fill(self, places: slice, vectors: Vectors) -> None:
-        """Take in the vectors that stand in these rows now."""
-        along = vectors @ self.axes.T
-        self.along[places], self.rest[places] = along, _rest(vectors, along)
-
-    def until(self, size: int) -> Sieve:
-        """The first ``size`` rows."""
-        return Sieve(self.axes, self.along[:size], self.rest[:size])
-
-    def at_most(self, vector: Vectors) -> Vectors:
-        """What the cosine of each row cannot exceed, float32, shape (n,)."""
-        along = self.axes @ vector
-        limit = np.asarray(self.along @ along, np.float32)
-        np.add(limit, self.rest * _rest(vector[None, :], along[None, :])[0], out=limit)
-        return limit
-
-
-def _rest(vectors: Vectors, along: Vectors) -> Vectors:
-    squares = np.einsum("ij,ij->i", vectors, vectors) - np.einsum("ij,ij->i", along, along)
-    return np.asarray(np.sqrt(np.maximum(squares, 0) + _ROUNDING), dtype=np.float32)
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What a search looks at, without a lock: a place, once filled, never holds another key's vector."""
 
@@ -105,10 +57,10 @@ class Snapshot:
         gone = (self.expires <= now) | (self.epochs != self.epoch)
         places = None if self.sieve is None else self._sieved(self.sieve, vector, k, gone)
         if places is None:
-            near = self.matrix @ vector
+            near = dots(self.matrix, vector)
             near[gone] = _NOWHERE
             return self._best(near, k, None)
-        return self._best(self.matrix[places] @ vector, k, places)
+        return self._best(dots(self.matrix[places], vector), k, places)
 
     def _sieved(
         self, sieve: Sieve, vector: Vectors, k: int, gone: npt.NDArray[np.bool_]
@@ -120,7 +72,7 @@ class Snapshot:
         seeds = seeds[limit[seeds] > _NOWHERE]
         if len(seeds) < k:
             return seeds  # these are all that are alive
-        least = np.partition(self.matrix[seeds] @ vector, -k)[-k]
+        least = np.partition(dots(self.matrix[seeds], vector), -k)[-k]
         places = np.flatnonzero(limit >= least)
         return places if len(places) <= len(limit) // 8 else None
 

@@ -9,7 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Evidence", "GateRow", "insert", "name_gate", "since"]
+__all__ = ["Evidence", "GateRow", "insert", "insert_once", "name_gate", "since", "tags"]
+
+
+REHEARSED = "rehearsed"
+"""The kind of rows that are no call of anybody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,25 @@ def insert(con: sqlite3.Connection, rows: Iterable[Evidence]) -> None:
             for row in rows
         ],
     )  # fmt: skip
+
+
+def insert_once(con: sqlite3.Connection, rows: Iterable[Evidence]) -> int:
+    """Append the rows but those whose tag their gate has; returns how many."""
+    known: dict[str, set[str]] = {}
+    fresh = []
+    for row in rows:
+        seen = known[row.gate] if row.gate in known else known.setdefault(row.gate, tags(con, row.gate))
+        if row.tag is None or row.tag not in seen:
+            fresh.append(row)
+            seen |= set() if row.tag is None else {row.tag}
+    insert(con, fresh)
+    return len(fresh)
+
+
+def tags(con: sqlite3.Connection, gate: str) -> set[str]:
+    """The tags of the rows by which a gate was certified from a log or gold tests."""
+    rows = con.execute("SELECT tag FROM evidence WHERE gate = ? AND kind = ?", (gate, REHEARSED))
+    return {str(row[0]) for row in rows}
 
 
 def since(con: sqlite3.Connection, gate: str, last: int) -> Iterator[Evidence]:

@@ -64,7 +64,7 @@ class Ledger:
     What calls hold of a budget expires ``lease`` seconds after this process last renewed it, which the writer
     does three times as often: what a killed process held is counted as spent after that. ``clock`` gives Unix
     seconds. ``damaged`` is the name that a damaged file got when it was set aside for a new one, else None;
-    ``lost`` counts rows that could not be written.
+    ``lost`` counts rows that could not be written; ``failing``: nothing could be, the last time it was tried.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Ledger:
         self.path = folder / "ledger.db"
         self.damaged: str | None = None
         self.lost = 0
+        self.failing = False
         self._interval, self._lease, self._clock = interval, lease, clock
         self._pending: deque[_Job] = deque()
         self._wake = threading.Event()
@@ -152,6 +153,15 @@ class Ledger:
         for row in rows:
             self._put(_Job(durable=True, evidence=row), now=False)
         self._wake.set()
+
+    def testify_once(self, rows: Sequence[Evidence]) -> Future[int]:
+        """Write the rows in one transaction, without those whose tag their gate has: the future says how many were.
+
+        It raises sqlite3.Error or FolderError where they could not be written.
+        """
+        future: Future[int] = _future()
+        self._put(_Job(step=partial(evidence.insert_once, rows=tuple(rows)), future=future, durable=True))
+        return future
 
     def name_gate(self, row: GateRow) -> None:
         """Queue the row that says whose gate it is."""
@@ -292,6 +302,7 @@ class Ledger:
 
     def _trouble(self, batch: list[_Job], error: Exception) -> None:
         """The database cannot be written: nobody waits longer. If it may pass, the rows go in when it has."""
+        self.failing = True
         if self._closed or not _passes(error):
             self._give_up(batch, error)
             return
@@ -317,6 +328,7 @@ class Ledger:
             return [None if job.step is None else job.step(con) for job in batch]
 
         results: list[Any] = self._transaction(steps, durable=any(job.durable for job in batch))
+        self.failing = False
         self._priced |= fresh
         return results
 

@@ -93,17 +93,21 @@ def _plain(kind: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A stored question near the one asked: its entry's key, the cosine, its profile, its answer's group."""
+    """A stored question near the one asked: its entry's key, the cosine, its profile, its answer's group.
+
+    ``trusted``: it was seen often enough to be served to others.
+    """
 
     key: str
     similarity: float
     profile: Profile
     group: str
+    trusted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The candidate and its features; ``veto``: it differs in what it may never differ in."""
+    """The candidate and its features; ``veto``: it may not be served, as it differs in what it may never differ in."""
 
     key: str
     features: tuple[float, ...]
@@ -121,7 +125,7 @@ def choose(profile: Profile, neighbours: Sequence[Neighbour], veto: Sequence[str
     best = max(voices, key=lambda group: voices[group])
     own = [n for n in neighbours if n.group == best]
     others = [n for n in neighbours if n.group != best]
-    allowed = [n for n in own if not profile.differs(n.profile, veto)]
+    allowed = [n for n in own if n.trusted and not profile.differs(n.profile, veto)]
     candidate = (allowed or own)[0]
     overlaps = {n.key: _overlap(profile.words, n.profile.words) for n in neighbours}
     rival = others[0].similarity if others else neighbours[-1].similarity

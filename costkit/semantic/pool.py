@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 import struct
 import threading
 import time
@@ -16,20 +17,24 @@ from costkit import codec
 from costkit.bound import Bound, Passage
 from costkit.bound.tended import LABEL, Tended, evidence_of
 from costkit.embed import Encoder, Vectors
+from costkit.embed.encoder import MOST_CHARS
 from costkit.errors import EncoderError, JudgeError
 from costkit.index import Index, Row
 from costkit.judges import Judge, joined
+from costkit.judges.said import text_of
 from costkit.key import digest
 from costkit.ledger import Evidence, GateRow, Ledger
 from costkit.semantic.claimed import claimed
 from costkit.semantic.features import NEIGHBOURS, PRIOR, Neighbour, Profile, Profiler, choose
 from costkit.semantic.settings import Semantic
 from costkit.store import Entry, Moment
+from costkit.texts import refuses
 
-__all__ = ["Meaning", "Pool", "Sought", "group_of"]
+__all__ = ["Meaning", "Pool", "Sought", "group_of", "may_enter"]
 
-# Answers that wait for a slow judge; those past that are not judged, and so count as wrong.
-_MOST_WAITING = 1_000
+# Answers that wait for a slow judge, and seconds that one may wait (fewer than after which its label counts as lost).
+# Past that an audit counts as wrong; the label of what was not served is left out, whatever it would have been.
+_MOST_WAITING, _LONGEST = 1_000, 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ class Sought:
 
     gate: str
     passage: Passage
+    scope_id: str
     namespace: str
     vector: Vectors
     profile: Profile
@@ -64,6 +70,16 @@ class Sought:
     def serves(self) -> bool:
         """Whether the candidate may be served to this call."""
         return self.passage.kind == "served" and self.entry is not None
+
+    @property
+    def audits(self) -> bool:
+        """Whether the candidate would have been served, and is checked instead."""
+        return self.passage.kind == "audit"
+
+    def unserved(self) -> Sought:
+        """The same where the candidate could not be read after all: there was none."""
+        passage = replace(self.passage, kind="none", rung=None, risk=None, features=None, chance=1.0)
+        return replace(self, passage=passage, key=None, entry=None)
 
     def evidence(self, query_id: str, at: float, wrong: bool | None = None) -> Evidence:
         """The row for the ledger."""
@@ -78,6 +94,8 @@ class Pool:
         key: what the words of stored questions are digested with.
         get: the entry stored under a scope and key, or None.
         warn: says something once.
+        reads: what the judge is shown of an answer, or of a stream's chunk (None: nothing), where it is not the thing
+            itself.
     """
 
     def __init__(
@@ -91,11 +109,13 @@ class Pool:
         key: bytes,
         get: Callable[[str, str, float], Entry | None],
         warn: Callable[[str], None],
+        reads: Callable[[Any], Any] | None = None,
     ) -> None:
         self.meaning, self.name, self.version = meaning, name, version
+        self._reads = reads
         self.gates: dict[str, Tended] = {}
         self._index, self._ledger, self._get, self._warn = index, ledger, get, warn
-        self._profiler = Profiler(key)
+        self.key, self.profiler = key, Profiler(key)
         self._lock = threading.Lock()
         self._judging: ThreadPoolExecutor | None = None
         self._waiting = 0
@@ -121,12 +141,15 @@ class Pool:
         }  # fmt: skip
         text = json.dumps(["semantic", self.name, self.version, about, limits], sort_keys=True)
         id = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        row = GateRow(id, self.name, self.version, "semantic", limits, about, time.time())
+
+        def connect() -> sqlite3.Connection:
+            self._ledger.name_gate(row)  # the file may be another one than last time
+            return self._ledger.reader()
+
         with self._lock:
             if (model or "") not in self.gates:
-                self._ledger.name_gate(
-                    GateRow(id, self.name, self.version, "semantic", limits, about, time.time())
-                )
-                self.gates[model or ""] = Tended(id, bound, PRIOR, self._ledger.reader)
+                self.gates[model or ""] = Tended(id, bound, PRIOR, connect)
             return self.gates[model or ""]
 
     def seek(
@@ -140,23 +163,30 @@ class Pool:
         epoch: str,
         moment: Moment,
         stream: bool,
+        ttl: float | None = None,
     ) -> Sought | None:
         """What is stored that means the same, and what the gate says; None where the call has no text to go by.
 
-        ``keyed`` are the arguments that must be identical, the claimed one among them; ``scope`` is its label.
+        ``keyed`` are the arguments that must be identical, the claimed one among them; ``scope`` is its label; ``ttl``
+        is what now holds, for an entry may have been made under a longer one.
         """
         asked = claimed(arguments.get(self.meaning.settings.text))
         if asked is None:
             return None
         text, rest = asked
+        if len(text) > MOST_CHARS:
+            self._warn(
+                f"{self.name}: calls with texts of more than {MOST_CHARS} characters have no semantic tier"
+            )
+            return None
         try:
             vector = self.meaning.encoder.one(text)
             tended = self.tended(model)
         except EncoderError as exc:
             self._warn(f"{self.name}: a call went without the semantic tier ({exc})")
             return None
-        namespace = self._namespace(keyed, rest, f"{tended.id} {tended.generation}")
-        profile = self._profiler.of(text)
+        namespace = self.namespace(keyed, rest, tended)
+        profile = self.profiler.of(text)
         near = self._index.search(scope_id, namespace, vector, k=NEIGHBOURS, now=moment.wall, epoch=epoch)
         choice = choose(
             profile, self._neighbours(near.rows, near.similarities.tolist()), self.meaning.settings.veto
@@ -164,23 +194,28 @@ class Pool:
         key, entry = None, None
         if choice is not None:
             entry = self._get(scope_id, choice.key, moment.wall)
-            usable = entry is not None and entry.usable(moment, epoch) and entry.stream == stream
-            if not usable or (entry is not None and entry.failed):
+            if entry is None or entry.stream != stream or not _fresh(entry, moment, epoch, ttl):
                 choice, entry = None, None
             else:
                 key = choice.key
         passage = tended.decide(
             None if choice is None else choice.features, veto=choice is not None and choice.veto, scope=scope
         )
-        return Sought(tended.id, passage, namespace, vector, profile, text, key, entry)
+        if passage.kind == "served" and self._ledger.failing:
+            passage = replace(passage, kind="declined", chance=1.0)  # what nobody can check is not served
+        return Sought(tended.id, passage, scope_id, namespace, vector, profile, text, key, entry)
 
-    def admit(self, sought: Sought, *, scope_id: str, key: str, value: Any, entry: Entry) -> None:
+    def namespace(self, keyed: Mapping[str, Any], rest: Any, tended: Tended) -> str:
+        """A digest of all that must be identical, and of the gate and its demotions; raises UnkeyableArgument."""
+        settings, gate = self.meaning.settings, f"{tended.id} {tended.generation}"
+        same = {name: value for name, value in keyed.items() if name not in (settings.text, settings.sources)}
+        return digest(None, self.name, self.version, {**same, "semantic()": [gate, rest]})
+
+    def admit(self, sought: Sought, *, key: str, value: Any, entry: Entry) -> None:
         """Let a stored answer of the reference path stand for calls that mean the same."""
         settings = self.meaning.settings
-        answer = joined(value) if entry.stream else value
-        if settings.admit is not None and not settings.admit(answer):
-            return
-        group = group_of(self.meaning.judge, answer)
+        answer = self._answer(value, entry.stream)
+        group = group_of(self.meaning.judge, answer) if may_enter(settings, answer) else None
         if group is None:
             return
         row = Row(
@@ -191,7 +226,7 @@ class Pool:
             answer=bytes.fromhex(group),
             features=sought.profile.pack(),
         )
-        self._index.add(scope_id, sought.namespace, row, sought.vector)
+        self._index.add(sought.scope_id, sought.namespace, row, sought.vector)
 
     def judge(self, sought: Sought, value: Any, *, query_id: str, stream: bool) -> bool | None:
         """Whether the candidate was wrong, by the reference answer; None: a slow judge has been asked.
@@ -204,20 +239,26 @@ class Pool:
         if judge.says is None and judge.score is None:
             return self._wrong(sought, value, stream)
         with self._lock:
-            if self._waiting >= _MOST_WAITING:
-                return True
-            self._waiting += 1
-            if self._judging is None:
-                self._judging = ThreadPoolExecutor(1, thread_name_prefix="costkit-judge")
-            self._judging.submit(self._judge_later, sought, value, query_id, stream)
+            room = self._waiting < _MOST_WAITING
+            if room:
+                self._waiting += 1
+                if self._judging is None:
+                    self._judging = ThreadPoolExecutor(1, thread_name_prefix="costkit-judge")
+                self._judging.submit(
+                    self._judge_later, sought, _snapshot(value), query_id, stream, time.monotonic()
+                )
+        if room or sought.audits:
+            return None if room else True
+        self._label(sought, query_id, None)
         return None
 
     def close(self) -> None:
         """Wait for the judge."""
-        if self._judging is not None:
-            self._judging.shutdown(wait=True)
-            self._judging = None
-        for tended in self.gates.values():
+        with self._lock:
+            judging, self._judging = self._judging, None
+        if judging is not None:
+            judging.shutdown(wait=True)
+        for tended in list(self.gates.values()):
             tended.close()
 
     def after_fork(self) -> None:
@@ -227,10 +268,20 @@ class Pool:
         for tended in self.gates.values():
             tended.after_fork()
 
-    def _judge_later(self, sought: Sought, value: Any, query_id: str, stream: bool) -> None:
-        wrong = self._wrong(sought, value, stream)
-        with self._lock:
-            self._waiting -= 1
+    def _judge_later(self, sought: Sought, value: Any, query_id: str, stream: bool, since: float) -> None:
+        wrong: bool | None = True
+        try:
+            if time.monotonic() - since < _LONGEST:
+                wrong = self._wrong(sought, value, stream)
+            elif not sought.audits:
+                wrong = None
+        finally:  # whatever a judge raises, SystemExit among it: a label that does not come is wrong
+            with self._lock:
+                self._waiting -= 1
+            self._label(sought, query_id, wrong)
+
+    def _label(self, sought: Sought, query_id: str, wrong: bool | None) -> None:
+        """Say by itself what a candidate turned out to be; None: nobody will."""
         label = Evidence(
             gate=sought.gate, query_id=query_id, at=time.time(), kind=LABEL, rung=None, risk=None, features=None,
             chance=sought.passage.chance, generation=sought.passage.generation, wrong=wrong,
@@ -238,22 +289,26 @@ class Pool:
         self._ledger.testify([label])
 
     def _wrong(self, sought: Sought, value: Any, stream: bool) -> bool:
-        assert sought.entry is not None
+        assert sought.entry is not None and sought.key is not None
         try:
-            served = sought.entry.value()
-            if stream:
-                served, value = joined(served), joined(value)
-            return not self.meaning.judge.compare(served, value, sought.question)
+            served, reference = (self._answer(one, stream) for one in (sought.entry.value(), value))
+            right = self.meaning.judge.compare(served, reference, sought.question)
         except codec.Unreadable:
             return True
         except JudgeError as exc:
             self._warn(f"{self.name}: {exc}; the answer counts as wrong")
             return True
+        if right and self.meaning.settings.sightings > 1:
+            self._index.confirm(sought.scope_id, sought.namespace, sought.key)
+        return not right
 
-    def _namespace(self, keyed: Mapping[str, Any], rest: Any, gate: str) -> str:
-        settings = self.meaning.settings
-        same = {name: value for name, value in keyed.items() if name not in (settings.text, settings.sources)}
-        return digest(None, self.name, self.version, {**same, "semantic()": [gate, rest]})
+    def _answer(self, value: Any, stream: bool) -> Any:
+        """What judges compare: the answer, of a stream the one that its chunks make."""
+        reads = self._reads
+        if not stream:
+            return value if reads is None else reads(value)
+        chunks = value if reads is None else [told for chunk in value if (told := reads(chunk)) is not None]
+        return joined(chunks)
 
     def _neighbours(self, rows: tuple[Row, ...], similarities: list[float]) -> list[Neighbour]:
         found = []
@@ -262,8 +317,14 @@ class Pool:
                 profile = Profile.unpack(row.features)
             except struct.error:
                 continue
-            found.append(Neighbour(row.key, similarity, profile, row.answer.hex()))
+            trusted = row.trust + 1 >= self.meaning.settings.sightings
+            found.append(Neighbour(row.key, similarity, profile, row.answer.hex(), trusted))
         return found
+
+
+def may_enter(settings: Semantic, answer: Any) -> bool:
+    """Whether an answer may stand for other calls: no refusal, and none that the user's ``admit`` keeps out."""
+    return not _is_refusal(answer) and (settings.admit is None or bool(settings.admit(answer)))
 
 
 def group_of(judge: Judge, answer: Any) -> str | None:
@@ -275,3 +336,29 @@ def group_of(judge: Judge, answer: Any) -> str | None:
         return hashlib.sha256(codec.encode(answer)).hexdigest()[:32]
     except codec.NotStorable:
         return None
+
+
+def _fresh(entry: Entry, moment: Moment, epoch: str, ttl: float | None) -> bool:
+    """Whether an answer may stand for other calls: neither failed nor past its ttl, or the one that holds now."""
+    if entry.failed or not entry.usable(moment, epoch):
+        return False
+    age = entry.age(moment)
+    return all(limit is None or age < limit for limit in (entry.ttl, ttl))
+
+
+def _snapshot(value: Any) -> Any:
+    """The answer as it is now: its caller may change it while it waits for the judge."""
+    try:
+        return codec.decode(codec.encode(value))
+    except (codec.NotStorable, codec.Unreadable):
+        return value
+
+
+def _is_refusal(answer: Any) -> bool:
+    if answer is None:
+        return True
+    try:
+        text, refused = text_of(answer)
+    except JudgeError:  # it has no text of its own
+        return False
+    return refused or refuses(text)

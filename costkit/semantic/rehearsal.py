@@ -19,7 +19,7 @@ from costkit.bound import Gate, Passage
 from costkit.embed import Vectors
 from costkit.errors import JudgeError
 from costkit.semantic.features import NEIGHBOURS, Neighbour, Profile, Profiler, choose
-from costkit.semantic.pool import Meaning, group_of
+from costkit.semantic.pool import Meaning, group_of, may_enter
 
 __all__ = ["Asked", "Met", "Rehearsal"]
 
@@ -110,13 +110,20 @@ class Rehearsal:
         self._verdicts: dict[tuple[int, int], bool] = {}
 
     def run(
-        self, gates: Sequence[Gate], *, shadow: bool = False, seed: int = 0, told: Told | None = None
+        self,
+        gates: Sequence[Gate],
+        *,
+        shadow: bool = False,
+        whole: bool = False,
+        seed: int = 0,
+        told: Told | None = None,
     ) -> list[list[Met]]:
         """What each gate does with each row: as with calls, or in ``shadow``, where each candidate is labelled.
 
-        The gates learn as they go. ``seed`` is of the coins that choose audits.
+        The gates learn as they go. ``seed`` is of the coins that choose audits. In shadow the pool holds what it would
+        hold if what may be served were; ``whole``: every answer.
         """
-        tiers = [_Tier(self, gate, shadow, random.Random(seed)) for gate in gates]
+        tiers = [_Tier(self, gate, shadow, whole, random.Random(seed)) for gate in gates]
         for start in range(0, len(self.rows), _BLOCK):
             numbers = range(start, min(start + _BLOCK, len(self.rows)))
             near = self._near(numbers)
@@ -143,8 +150,7 @@ class Rehearsal:
 
     def group(self, number: int) -> str | None:
         """What a row's answer is told apart by in the pool; None where it may not enter it."""
-        answer, admit = self.rows[number].answer, self.meaning.settings.admit
-        return None if admit is not None and not admit(answer) else self._groups[number][0]
+        return self._groups[number][0]
 
     def storable(self, number: int) -> bool:
         """Whether the exact tier would have stored the row's answer."""
@@ -200,15 +206,18 @@ class Rehearsal:
 class _Tier:
     """One gate, with what it would have in its pool and in the exact tier."""
 
-    def __init__(self, of: Rehearsal, gate: Gate, shadow: bool, coins: random.Random) -> None:
-        self._of, self._gate, self._shadow, self._coins = of, gate, shadow, coins
+    def __init__(self, of: Rehearsal, gate: Gate, shadow: bool, whole: bool, coins: random.Random) -> None:
+        self._of, self._gate, self._shadow, self._whole, self._coins = of, gate, shadow, whole, coins
+        self._serves = False
         self.met: list[Met] = []
         self._tags: set[str] = set()
-        self._generation = gate.generation
-        self._stored: list[dict[int, int]] = [{} for _ in of.rooms]  # a text's place to the row that was stored
+        self._stored: list[dict[int, int]] = [
+            {} for _ in of.rooms
+        ]  # a text's place to the row that was stored
         self._pooled = [np.full(len(room.texts), -1, np.int64) for room in of.rooms]
         self._absent = [np.full(len(room.texts), _ABSENT, np.float32) for room in of.rooms]
         self._added = [np.full(len(room.texts), -np.inf) for room in of.rooms]
+        self._seen: list[dict[int, int]] = [{} for _ in of.rooms]  # how often a place's answer was given
 
     def meet(self, number: int, near: Vectors) -> None:
         """The next row; ``near`` are the cosines to the texts of its room."""
@@ -221,38 +230,44 @@ class _Tier:
             return
         met = self._sought(number, room, near)
         self.met.append(met)
+        demoted = False
         if met.passage is not None:
             demoted = self._gate.see(met.passage, met.wrong if met.passage.labelled else None)
-            if demoted or self._gate.generation != self._generation:
+            if demoted:
                 self._empty()
-        if met.kind != "served" and of.storable(number):
+        if not (self._serves and not self._whole) and of.storable(number):
             self._stored[room][place] = number
-            if of.group(number) is not None:
+            # What a call admits goes to the namespace that it looked in, which a demotion leaves behind.
+            if of.group(number) is not None and not demoted:
                 self._pooled[room][place], self._added[room][place] = number, row.at
                 self._absent[room][place] = 0.0
+                self._seen[room][place] = 1
 
     def _sought(self, number: int, room: int, near: Vectors) -> Met:
         of, row, gate = self._of, self._of.rows[number], self._gate
+        self._serves = False
         if row.known or (row.tag is not None and row.tag in self._tags):
             return Met("known")
         if row.tag is not None:
             self._tags.add(row.tag)
         neighbours = self._neighbours(room, near, row.at)
         choice = choose(of.profile(number), neighbours, of.meaning.settings.veto)
-        coin = 0.0 if self._shadow else self._coins.random()
+        coin = self._coins.random()
         if choice is None:
             passage = gate.decide(None, coin=coin, scope=row.scope, tag=row.tag)
         else:
-            passage = gate.decide(
-                choice.features, coin=coin, veto=choice.veto, scope=row.scope, tag=row.tag
-            )
+            passage = gate.decide(choice.features, coin=coin, veto=choice.veto, scope=row.scope, tag=row.tag)
+        self._serves = passage.kind == "served"
         if self._shadow:
             passage = replace(passage, kind="rehearsed", chance=1.0)
         if choice is None:
             return Met(passage.kind, passage)
         candidate = int(choice.key)
         similarity = next(n.similarity for n in neighbours if n.key == choice.key)
-        return Met(passage.kind, passage, candidate, of.wrong(candidate, number), similarity)
+        wrong = of.wrong(candidate, number)
+        if passage.labelled and not wrong:
+            self._seen[room][of.place(candidate)[1]] += 1
+        return Met(passage.kind, passage, candidate, wrong, similarity)
 
     def _neighbours(self, room: int, near: Vectors, now: float) -> list[Neighbour]:
         of, pooled = self._of, self._pooled[room]
@@ -267,7 +282,8 @@ class _Tier:
                 break
             cosines[place] = _ABSENT
             number = int(pooled[place])
-            found.append(Neighbour(str(number), cosine, of.profile(number), of.group(number) or ""))
+            trusted = self._seen[room][place] >= of.meaning.settings.sightings
+            found.append(Neighbour(str(number), cosine, of.profile(number), of.group(number) or "", trusted))
         return found
 
     def _old(self, room: int, size: int, now: float) -> npt.NDArray[np.bool_]:
@@ -280,7 +296,6 @@ class _Tier:
 
     def _empty(self) -> None:
         """A demoted gate looks in another namespace, which is empty at first; the exact tier stays."""
-        self._generation = self._gate.generation
         for absent in self._absent:
             absent.fill(_ABSENT)
 
@@ -300,7 +315,8 @@ def _groups_of(
     """What an answer is told apart by in the pool, and by the judge's own form."""
     found = known.get(answer) if type(answer) is str else None
     if found is None:
-        found = group_of(meaning.judge, answer), meaning.judge.group(answer)
+        group = group_of(meaning.judge, answer) if may_enter(meaning.settings, answer) else None
+        found = group, meaning.judge.group(answer)
         if type(answer) is str:
             known[answer] = found
     return found

@@ -57,11 +57,15 @@ def semantic(
         encoder: what turns texts into vectors: a callable ``list[str] -> array (n, d)``, or a name that
             :mod:`costkit.embed` knows. Default: its default encoder.
         sources: an argument with retrieved passages that vary with the phrasing; it is left out of what must be
-            identical. Bump the epoch of the knowledge base (``exact(epoch=...)``) when its documents change.
+            identical, and bears on nothing else. Bump the epoch of the knowledge base (``exact(epoch=...)``) when its
+            documents change.
         veto: in what the two questions may never differ (:data:`costkit.marks.KINDS`): numbers, ids, dates and quoted
             spans unless you say otherwise; ``()``: nothing, then they only count in the score.
-        admit: called with an answer, says whether it may stand for another call; on top of ``exact(admit=...)``.
-        sightings: how many calls must have given an answer before it may be served to another question.
+        admit: called with an answer (of a stream the one that its chunks make), says whether it may stand for another
+            call; on top of ``exact(admit=...)``. Answers that are cut off, or refuse in the usual phrases, never do.
+        sightings: how many calls must have given an answer before it may be served to another question: its own, and
+            calls of others that the judge found to agree with it. They are calls, not callers: somebody who asks often
+            is counted often.
         max_error, per, confidence, audit, judge: this saving's own; default what ``kit.call(...)`` says.
 
     Raises:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 
@@ -60,6 +61,12 @@ class Strata:
             ]
         )
         self._log_wrong, self._log_right = np.log(grid), np.log1p(-grid)
+
+    def copy(self) -> Strata:
+        """The counts as they are now, for a look at them later."""
+        other = copy(self)
+        other.labels, other.wrong = self.labels.copy(), self.wrong.copy()
+        return other
 
     def see(self, stratum: int, wrong: bool) -> None:
         """Count one label."""

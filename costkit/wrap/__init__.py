@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from costkit.budget import Budget, amount
 from costkit.errors import ConfigError
@@ -14,6 +14,9 @@ from costkit.plan import Plan
 from costkit.wrap.client import Route, install, is_installed
 from costkit.wrap.wire import admission, body_of
 from costkit.wrapped import Owner
+
+if TYPE_CHECKING:
+    from costkit.semantic.pool import Meaning
 
 __all__ = ["wrap_client"]
 
@@ -32,6 +35,7 @@ def wrap_client(
     client: C,
     *,
     exact: Exact | None,
+    meaning: Meaning | None = None,
     scope: tuple[str, ...] | None,
     name: str | None,
     version: str | None,
@@ -61,6 +65,7 @@ def wrap_client(
                 name=f"{name or sdk}.{said}", version=version or "1", stream=stream, scope=scope, provider=provider,
                 exact=None if exact is None else replace(exact, admit=admit), ignore=frozenset(ignore),
                 budget=budget, max_cost=most, outputs=path != _WRITE_NOTHING,
+                meaning=None if path == _WRITE_NOTHING else meaning,
             )  # fmt: skip
     usage_paths = _USAGE_ON_REQUEST if stream_usage else frozenset[str]()
     route = Route(owner, asynchronous, plans, usage_paths)
@@ -90,13 +95,14 @@ def _kind(client: object) -> tuple[str, bool]:
 def _plan(
     *, name: str, version: str, exact: Exact | None, scope: tuple[str, ...] | None, ignore: frozenset[str],
     provider: str | None, stream: bool, budget: tuple[Budget, ...], max_cost: Any, outputs: bool,
+    meaning: Meaning | None,
 ) -> Plan:  # fmt: skip
     signature = inspect.signature(_fields)
     return Plan(
         fn=_fields, name=name, version=version, source="", closed=False, exact=exact, scope=scope,
         left_out=ignore | frozenset(scope or ()), key=None, model="model", provider=provider, stream=stream,
         signature=signature, method_signature=signature, names=frozenset(), positional=None, defaults={},
-        budget=budget, max_cost=max_cost, outputs=outputs, reads=body_of,
+        budget=budget, max_cost=max_cost, outputs=outputs, meaning=meaning, reads=body_of,
     )  # fmt: skip
 
 

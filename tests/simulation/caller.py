@@ -18,6 +18,7 @@ from costkit.effects import (
     Effect,
     Held,
     Join,
+    Judge,
     Keep,
     Land,
     Landed,
@@ -32,6 +33,7 @@ from costkit.effects import (
     Request,
     Reserve,
     Returned,
+    Seek,
     Taken,
     Whole,
     Write,
@@ -40,6 +42,7 @@ from costkit.flight import PATIENCE, Flight, Tail
 from costkit.refresh import REST
 from costkit.store import Entry
 
+from . import meaning
 from .checks import check_end, check_kept_failure, check_spending
 from .world import HOLD, Answer, Broken, Process, World, Written
 
@@ -72,6 +75,9 @@ class Caller:
         self.result: Returned | Raised | Abandoned | None = None
         self.refused: Refused | Left | None = None
         self.writes: list[Write] = []
+        self.sought: Any = None
+        self.verdicts: list[bool | None] = []
+        self.cut = self.was_whole = False
         self.held = False
         self.cost: int | None = 0
         self.flow: flow.Flow = flow.flow(request, lambda: world.now)
@@ -138,7 +144,12 @@ class Caller:
         else:
             self.plain(effect)
 
-    def plain(self, effect: Keep | Land | Write) -> None:
+    def plain(self, effect: Keep | Land | Write | Seek | Judge) -> None:
+        if isinstance(effect, Seek):
+            self.sought = meaning.seek(self)
+            return self.send(self.sought)
+        if isinstance(effect, Judge):
+            return self.send(meaning.judge(self, effect))
         if isinstance(effect, Keep):
             self.keep(effect)
         elif isinstance(effect, Land):
@@ -192,6 +203,7 @@ class Caller:
             written = replace(written, damaged=damaged, alien=not damaged)
             if written.alien and not entry.failed:
                 written = replace(written, entry=replace(entry, payload=b"?"))
+        meaning.admit(self, effect)
         self.process.front[effect.key] = replace(written, damaged=False)
         if not world.chance("lose"):
             world.store[effect.key] = written
@@ -239,7 +251,7 @@ class Caller:
 
     def stop_waiting(self, reply: Landed | Whole | Lost | Left | None) -> None:
         flight = cast(Flight, self.waited)
-        self.waiting, self.tail = False, None
+        self.waiting, self.tail, self.was_whole = False, None, isinstance(reply, Whole)
         if flight.landed is None and not isinstance(reply, Left):
             stalled = flight.held_for() >= PATIENCE or (isinstance(reply, Lost) and reply.alone)
             if not stalled and not self.late(flight):
@@ -332,7 +344,8 @@ class Caller:
             value = (
                 list(self.chunks) if world.stream else self.chunks[0] if self.odd else "".join(self.chunks)
             )
-            self.ended(Returned(value, self.own("length" if self.cut else "stop"), Cost(), self.latency()))
+            own, lossy = self.own("length" if self.cut else "stop"), self.lossy()
+            self.ended(Returned(value, own, Cost(), self.latency(), lossy=lossy))
 
     def begin(self) -> None:
         world, dice = self.world, self.world.random
@@ -349,6 +362,12 @@ class Caller:
         dice = self.world.random
         self.cost = None if dice.random() < 0.1 else dice.randrange(HOLD + 1)
         return (Attempt("reference", "m", "p", Usage(in_fresh=1), self.cost, finish=finish, at=0.0),)
+
+    def lossy(self) -> bool:
+        world = self.world
+        lossy = world.meant and world.meanings.random() < 0.1
+        world.lossy.update({self.serial} if lossy else ())
+        return lossy
 
     def latency(self) -> float:
         return self.world.now - self.request.started

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from costkit.effects import Abandoned, Done, Left
 from costkit.errors import RecentFailure
 
+from .meaning import check_evidence, check_lossy
 from .world import Answer, Broken, Written
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def check_kept_failure(caller: Caller, found: Written | None) -> None:
 def check_end(caller: Caller, done: Done) -> None:
     """What it wrote down, and what it was answered."""
     check_row(caller, done)
+    check_evidence(caller, done)
     if isinstance(done.error, RecentFailure):
         check_failure(caller, str(done.error))
     if done.error is not None or caller.request.role == "refresh":
@@ -70,14 +72,17 @@ def check_end(caller: Caller, done: Done) -> None:
         raise Broken(f"{caller.id} was answered with a part: {text!r}")
     key, epoch, serial, end = text.split("|")
     answer = caller.world.answers[int(serial)]
+    check_lossy(caller, done, int(serial))
     truly = f"{caller.request.scope}/{caller.key.rpartition('/')[2]}"
+    if done.saving == "semantic":
+        truly = f"{caller.request.scope}/{key.rpartition('/')[2]}"
     if key != truly:
         raise Broken(f"{truly} got {text!r}, a foreign answer")
     if epoch != caller.request.epoch:
         raise Broken(f"{caller.request.epoch} got {text!r}, of another epoch")
     if (done.saving is None) != (answer.caller is caller):
         raise Broken(f"{caller.id} says that {done.saving} saved {text!r}")
-    if done.saving in ("exact", "stale") and not end:
+    if done.saving in ("exact", "stale", "semantic") and not end:
         raise Broken(f"half an answer was served: {text!r}")
     if done.saving is not None:
         check_age(caller, done.saving, answer)

@@ -49,6 +49,13 @@ MISTAKES: dict[str, Mistake] = {
     "reserves nothing": lambda e, end, _: [] if isinstance(e, Reserve) else [e],
     "no row of a failure": lambda e, end, _: [] if isinstance(e, Write) and e.query.error else [e],
     "rows without attempts": lambda e, end, _: [replace(e, attempts=())] if isinstance(e, Write) else [e],
+    "no evidence": lambda e, end, _: [replace(e, evidence=None)] if isinstance(e, Write) else [e],
+    "evidence without its label": lambda e, end, _: (
+        [replace(e, evidence=replace(e.evidence, wrong=None))] if isinstance(e, Write) and e.evidence else [e]
+    ),
+    "followers take lossy answers for whole": lambda e, end, _: (
+        [replace(e, lossy=False)] if isinstance(e, Land) else [e]
+    ),
     "lands before it stores": lambda e, end, request: (
         [Land(e.key, e.entry, None), e] if isinstance(e, Keep) and not e.entry.failed else [e]
     ),
@@ -177,6 +184,7 @@ _LOOK, _SERVABLE, _LEAD, _REMEMBER = flow._look, flow._servable, flow._lead, flo
 _FAILURE, _RENEW, _ENTRY, _JOIN = flow._failure, flow._renew, flow._entry, Flights.join
 
 PATCHES: dict[str, tuple[Any, str, Any]] = {
+    "labels by half an answer": (flow, "_cut", lambda result: False),
     "stores what is not whole": (flow, "_entry", _admitted),
     "serves any epoch": (flow, "_servable", _any_epoch),
     "serves any age": (flow, "_servable", _any_age),

@@ -75,7 +75,7 @@ def _arrive(world: World) -> None:
     request = Request(
         id=number, parent_id=None, root_id=number, name="ask", version="1", scope=tenant, key=key,
         exact=world.settings, epoch=f"{tenant}={world.epochs[tenant]}", stream=world.stream, started=world.now,
-        now=world.moment(), reserves=world.budgeted,
+        now=world.moment(), reserves=world.budgeted, meaning=world.meant,
     )  # fmt: skip
     world.callers.append(Caller(world, process, request))
 

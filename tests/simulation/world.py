@@ -95,6 +95,8 @@ class World:
     def __init__(self, seed: int, mutation: str = "") -> None:
         self.random, self.mutation = random.Random(seed), mutation
         self.now, self.jumped = 1000.0, 0.0
+        self.meanings = random.Random(f"meaning {seed}")  # dice of their own: other worlds stay as they are
+        self.meant = self.meanings.random() < 0.3
         dice = self.random
         chosen = dice.sample([*Faults.__dataclass_fields__], dice.choice([0, 1, 1, 2, 2, 3, 4, 5, 8]))
         chosen += ["fail"] * (dice.random() < 0.2)
@@ -111,6 +113,7 @@ class World:
         self.processes = [Process(n) for n in range(dice.choice([1, 1, 2, 3]))]
         self.tenants = ["acme", "bolt"][: dice.choice([1, 1, 2])]
         self.words = ["x", "y", "z"][: dice.choice([1, 1, 2, 3])]
+        self.words = [*"wxyz"] if self.meant else self.words
         self.epochs = dict.fromkeys(self.tenants, 0)
         self.bumps = 0
         self.store: dict[str, Written] = {}
@@ -122,6 +125,10 @@ class World:
         self.led_after: dict[Flight, Flight] = {}
         self.rest: dict[tuple[Process, str], float] = {}
         self.callers: list[Caller] = []
+        self.pool: dict[
+            tuple[str, str], set[str]
+        ] = {}  # what may be served to other questions, by scope and epoch
+        self.lossy: set[int] = set()  # answers that a lossy saving had a part in
         self.seen: set[str] = set()  # what this run came by, for a test of the simulation itself
 
     def chance(self, name: str) -> bool:
@@ -175,6 +182,8 @@ class World:
             raise Broken(f"{key}: {value!r} is stored, which is not whole")
         if text.split("|")[0] != key:
             raise Broken(f"{key}: holds {text!r}, a foreign answer")
+        if int(text.split("|")[2]) in self.lossy:
+            raise Broken(f"{key}: holds {text!r}, which a lossy saving had a part in")
         if entry.life != self.settings.life:
             raise Broken(f"{key}: is stored for {entry.life} s")
 

@@ -14,9 +14,10 @@ wrong_per_request        wrong answers served (wrong_exact, to identical questio
 wrong_per_hit            wrong answers of those served by the semantic tier alone
 held_share               share of seeds within the bound at the end
 rows_until_open          questions before the first that the gate would serve, over the seeds that opened (opened_share)
-audits, demotions        of the gate; false_demotions is the share of seeds with one, without --drift
-detection_audits         with --drift, half of the classes change their answer half way: audited hits from there to the
-                         demotion, over the seeds that demoted (detected_share); detection_wrong: wrong answers served
+audits, demotions        of the gate; false_demotions is the share of seeds with one, without --drift, and
+                         false_closures the share in which it went off in the second half, demoted or not
+detection_audits         with --drift, half of the classes change their answer half way: audited hits from there until
+                         the gate was off, over the seeds where it was (detected_share); detection_wrong: wrong answers
 best_static_hit_rate     best single cosine over all encoders (by_encoder) whose wrong answers are within the bound in
                          95% of seeds, in hindsight; a question is stored when it was not served
 per_entry_hit_rate       a threshold of its own for each entry, its promise per request at max_error (best encoder)
@@ -43,7 +44,7 @@ from costkit.errors import CostkitError
 
 from .figures import about, figures
 from .picture import draw
-from .rows import BadRows, Rows, read
+from .rows import BadRows, read
 from .seeds import Job, Seed, every
 from .stream import Bound
 from .vectors import embedded, encoders
@@ -104,9 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--encoder", default="default", help="the gate's: a name, or a folder with an ONNX model"
     )
-    parser.add_argument(
-        "--minilm", metavar="FOLDER", help="one more encoder for the baselines: model.onnx, tokenizer.json"
-    )
+    parser.add_argument("--minilm", metavar="FOLDER", help="an encoder more for the baselines (ONNX)")
     parser.add_argument("--jobs", type=int, default=2, help="processes; default: 2")
     parser.add_argument(
         "--plot", metavar="FILE.png", help="precision against hit rate, and hit rate over time"

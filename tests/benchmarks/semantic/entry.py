@@ -1,9 +1,9 @@
 """A threshold of its own for one stored answer, in the manner of vCache (Schroeder et al., arXiv 2502.03771).
 
-Written from a description of the idea, and kinder to it where that was open: each entry learns from its own labels alone
-how similar a question must be, and a question is served with a probability such that, if the estimates are right, at most
-``max_error`` of all calls that reach the entry are answered wrong. The estimate here is the posterior on a grid under a
-flat prior, which stays finite where right and wrong labels separate, and the confidence levels tried lie close together.
+Written from a description of the idea, and kinder to it where that was open: each entry learns from its own labels
+alone how similar a question must be, and a question is served with a probability such that, if the estimates are right,
+at most ``max_error`` of all calls that reach the entry are answered wrong. The estimate here is the posterior on a grid
+under a flat prior, which stays finite where right and wrong labels separate, and the levels tried lie close together.
 """
 
 from __future__ import annotations

@@ -24,12 +24,13 @@ def figures(seeds: Sequence[Seed], job: Job) -> dict[str, Any]:
     """All figures, of which :mod:`tests.benchmarks.semantic.__main__` says what each one is."""
     seeds = sorted(seeds, key=lambda seed: seed.seed)
     cold = _costkit([seed.cold for seed in seeds], job)
-    beside = _beside(seeds, job, [seed.ruled for seed in seeds])
+    beside = _beside([seed.any_right for seed in seeds], job, [seed.ruled for seed in seeds])
     found = {**cold, **beside, **_ratios(cold, beside)}
     if job.gold is not None:
         runs = [seed.seeded for seed in seeds if seed.seeded is not None]
         seeded = _costkit(runs, job)
-        against = _beside(seeds, job, [seed.ruled_seeded for seed in seeds])
+        above = [seed.any_right_seeded for seed in seeds if seed.any_right_seeded is not None]
+        against = _beside(above, job, [seed.ruled_seeded for seed in seeds])
         part = {**seeded, **against, **_ratios(seeded, against)}
         found |= {f"{name}_seeded": value for name, value in part.items() if name != "seeds"}
         found["seeds"] |= {f"{name}_seeded": values for name, values in seeded["seeds"].items()}
@@ -87,14 +88,16 @@ def _costkit(runs: Sequence[Run], job: Job) -> dict[str, Any]:
         found |= _summary(name, column)
     found["held_share"] = found.pop("held")
     found["opened_share"] = _mean([run.opened is not None for run in runs])
+    found["false_closures"] = None if job.drift else _mean([run.closed for run in runs])
     found["detected_share"] = found.pop("detected", None)
     found.setdefault("detection_audits", None)
     found["false_demotions"] = None if job.drift else _mean([run.demotions > 0 for run in runs])
+    found["warnings"] = sorted({text for run in runs for text in run.warned})
     found["seeds"] = values
     return found
 
 
-def _beside(seeds: Sequence[Seed], job: Job, ruled: Sequence[Mapping[str, Ruled]]) -> dict[str, Any]:
+def _beside(ceiling: Sequence[Tally], job: Job, ruled: Sequence[Mapping[str, Ruled]]) -> dict[str, Any]:
     """The figures of what else could have decided."""
     best = best_static(ruled, job)
     by_encoder = {}
@@ -116,7 +119,7 @@ def _beside(seeds: Sequence[Seed], job: Job, ruled: Sequence[Mapping[str, Ruled]
         "best_static": None if best is None else {"encoder": best[1], "threshold": best[2]},
         "per_entry_hit_rate": by_encoder[entry_of]["per_entry_hit_rate"],
         "per_entry_held_share": by_encoder[entry_of]["per_entry_held_share"],
-        "oracle_hit_rate": _mean([seed.any_right.hit_rate for seed in seeds]),
+        "oracle_hit_rate": _mean([tally.hit_rate for tally in ceiling]),
         "oracle_nearest_hit_rate": max(of["nearest_right_hit_rate"] or 0.0 for of in by_encoder.values()),
         "by_encoder": by_encoder,
     }
@@ -164,7 +167,7 @@ def _mean(values: Sequence[float | bool | None]) -> float | None:
 def _summary(name: str, values: Sequence[float | bool | None]) -> dict[str, float | None]:
     """The mean, and the 5th and 95th percentile of seeds, over those that have a value."""
     known = [float(value) for value in values if value is not None]
-    if not known or isinstance(values[0], bool):
+    if not known or any(isinstance(value, bool) for value in values):
         return {name: _mean(values)}
     low, high = np.quantile(known, [0.05, 0.95])
     return {name: _mean(values), f"{name}_low": float(low), f"{name}_high": float(high)}

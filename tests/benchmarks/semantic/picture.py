@@ -48,8 +48,8 @@ def _against(axes: Any, seeds: Sequence[Seed], job: Job, found: dict[str, Any]) 
     if job.bound.per == "hit":
         axes.axhline(1 - job.bound.max_error, color="grey", lw=0.8, ls="--", label="the bound")
     else:
-        rates = np.linspace(max(job.bound.max_error, 0.01), 1, 200)
-        axes.plot(rates, 1 - job.bound.max_error / rates, color="grey", lw=0.8, ls="--", label="the bound")
+        grid = np.linspace(max(job.bound.max_error, 0.01), 1, 200)
+        axes.plot(grid, 1 - job.bound.max_error / grid, color="grey", lw=0.8, ls="--", label="the bound")
     axes.set(xlabel="hit rate", ylabel="right answers among hits", xlim=(0, 1), ylim=(0.8, 1.005))
     axes.legend(fontsize=7, loc="lower left")
 

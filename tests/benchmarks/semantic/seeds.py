@@ -10,9 +10,10 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from . import baselines, stream as costkit_stream
+from . import baselines
+from . import stream as costkit_stream
 from .near import Floats, near
-from .rows import Rows, Stream, after, joined, stream
+from .rows import Ints, Rows, Stream, after, joined, stream
 from .stream import Bound, Run
 from .tally import Tally
 from .vectors import recalled
@@ -22,8 +23,8 @@ __all__ = ["Job", "Ruled", "Seed", "every", "run"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a seed needs. ``vectors`` maps an encoder's name to a file of float32, shape (rows and gold, d); the first one
-    is the gate's. ``size`` rows are asked, None: all."""
+    """What a seed needs. ``vectors`` maps an encoder's name to a file of float32, shape (rows and gold, d), and to d;
+    the first one is the gate's. ``size`` rows are asked, None: all."""
 
     rows: Rows
     gold: Rows | None
@@ -55,6 +56,7 @@ class Seed:
     cold: Run
     seeded: Run | None
     any_right: Tally
+    any_right_seeded: Tally | None
     ruled: Mapping[str, Ruled]
     ruled_seeded: Mapping[str, Ruled]
 
@@ -84,17 +86,19 @@ def run(job: Job, seed: int) -> Seed:
     encoder = recalled(name, rows.texts, own)
     gold = [] if job.gold is None else list(zip(job.gold.texts, map(_answer, job.gold.classes), strict=True))
     cold = costkit_stream.played(rows.texts, asked, encoder, job.bound, gold=gold)
-    seeded = None
+    seeded = above = None
     ruled_seeded: dict[str, Ruled] = {}
     if job.gold is not None:
         behind = after(len(job.gold), rows.classes, asked)
-        seeded = costkit_stream.played(rows.texts, behind, encoder, job.bound, gold=gold)
+        seeded = costkit_stream.played(rows.texts, asked, encoder, job.bound, gold=gold, stored=True)
+        above = baselines.any_right(behind, _same(rows, behind))
         ruled_seeded = {name: _ruled(table, behind, rows, job.bound, seed) for name, table in vectors.items()}
     return Seed(
         seed=seed,
         cold=cold,
         seeded=seeded,
         any_right=baselines.any_right(asked, _same(rows, asked)),
+        any_right_seeded=above,
         ruled={name: _ruled(table, asked, rows, job.bound, seed) for name, table in vectors.items()},
         ruled_seeded=ruled_seeded,
     )
@@ -104,7 +108,7 @@ def _answer(number: int) -> str:
     return costkit_stream.answer_text(int(number))
 
 
-def _same(rows: Rows, asked: Stream) -> baselines.Ints:
+def _same(rows: Rows, asked: Stream) -> Ints:
     return baselines.same_texts([rows.texts[i] for i in asked.rows])
 
 

