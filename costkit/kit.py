@@ -288,9 +288,10 @@ class Kit(Calls):
         """Certify a function's gate before its first call, from a log or gold tests; nothing is called or spent.
 
         The rows are rehearsed for the function's own settings, every candidate labelled by its judge (one that asks
-        somebody is asked). Their order is the order in which they were asked. What comes of it is evidence for every
-        process, once: a row that comes again, in whatever file, is not counted again. Give rows that the gate has not
-        seen as calls, and that are like the calls to come: of others the certificate says nothing.
+        somebody is asked), in the order of their times; where one has none they are shuffled, for files are often
+        sorted. What comes of it is evidence for every process, once: a row that comes again, in whatever file, is not
+        counted again. Give rows that the gate has not seen as calls, and that are like the calls to come: of others
+        the certificate says nothing.
 
         Args:
             ask: what ``@kit.call(...)`` made of the function.

@@ -71,11 +71,11 @@ def meaning_of(settings: Semantic | None, given: Mapping[str, Any], call: str = 
 
 def _unfit(judge: Judge, call: str) -> str:
     if judge.risk != "wrong":
-        return f"{call}(judge={judge.name}): a cached answer is right or wrong; give a judge of that, such as same_answer"
+        return f"{call}(judge={judge.name}): a cached answer is right or wrong; give a judge of that: same_answer"
     return (
         f"{call}(judge={judge.name}): nobody knows what it misses, so nothing could be certified; measure it on gold "
-        "(judge = costkit.judges.measure(judge, cases).as_measured()), or, if its word is what right means for you, say "
-        "costkit.judges.asked(judge, defines=True)"
+        "(judge = costkit.judges.measure(judge, cases).as_measured()), or, if its word is what right means for you, "
+        "say costkit.judges.asked(judge, defines=True)"
     )
 
 

@@ -35,8 +35,8 @@ def log_likelihood(wrong: Floats, labels: Floats, rates: Floats) -> Floats:
     return found
 
 
-def least_refuted(wrong: Floats, labels: Floats, weights: Floats, limit: Floats) -> Floats:
-    """Of all rates whose weighted sum is at least ``limit``, those the labels fit best, for each run."""
+def least_refuted(wrong: Floats, labels: Floats, weights: Floats, limit: Floats) -> tuple[Floats, Floats]:
+    """Of all rates whose weighted sum is at least ``limit``, those the labels fit best, and the price of risk there."""
 
     def at(price: Floats) -> Floats:
         priced = price[:, None] * weights
@@ -54,7 +54,8 @@ def least_refuted(wrong: Floats, labels: Floats, weights: Floats, limit: Floats)
         middle = (low + high) / 2
         over = (weights * at(np.exp(middle))).sum(axis=1) >= limit
         low, high = np.where(over, low, middle), np.where(over, middle, high)
-    return np.where(done[:, None], free, at(np.exp(low)))
+    price = np.where(done, 0.0, np.exp(low))
+    return np.where(done[:, None], free, at(np.exp(low))), price
 
 
 class Ladders:
@@ -80,7 +81,8 @@ class Ladders:
     def log_e(self, shares: Floats, upto: int, limit: Floats) -> Floats:
         """As :meth:`costkit.stats.Strata.log_e`."""
         wrong, labels, weights = self.wrong[:, :upto], self.labels[:, :upto], shares[:, :upto]
-        fit = log_likelihood(wrong, labels, least_refuted(wrong, labels, weights, limit))
+        rates, price = least_refuted(wrong, labels, weights, limit)
+        fit = log_likelihood(wrong, labels, rates) + price * ((weights * rates).sum(axis=1) - limit)
         strata = self.model.strata
         k, w, n = np.arange(upto), wrong.astype(np.int64), labels.astype(np.int64)
         alone = (self._wrong_more[k, w] + self._right_more[k, n - w] - self._more[k, n]).sum(axis=1)
@@ -131,8 +133,8 @@ def _rising(start: Floats) -> Floats:
 class Outcome:
     """Of each run.
 
-    ``false``: at some time the level in force had a risk of the bound or more, by the shares it went by; ``excess``: the
-    most that its risk ever was by the true shares of the moment, as a ratio to the bound; ``served``, ``wrong``,
+    ``false``: at some time the level in force had a risk of the bound or more, by the shares it went by; ``excess``:
+    the most that its risk ever was by the true shares of the moment, as a ratio to the bound; ``served``, ``wrong``,
     ``audits``: answers served in all, the wrong ones among them, answers audited; ``opened``: requests until the first
     level.
     """
@@ -192,7 +194,9 @@ def run(bound: Bound, shares: Floats, rates: Floats, *, seed: int, runs: int, de
         long += counts - (past[step - LONG // STEP] if step >= LONG // STEP else 0)
         requests = (step + 1) * STEP
         if requests >= 60:
-            views = short / min(SHORT, requests), long / min(LONG, requests)
+            views = [short / min(SHORT, requests)]
+            if requests > SHORT:
+                views.append(long / min(LONG, requests))
             ladders.climb(*views)
             out.note(ladders, views, p, rates, requests)
     return out

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from costkit import Kit
 from costkit.cli import main
 from costkit.errors import ConfigError, FolderError
 from costkit.gold import GoldTest
+from costkit.ledger.evidence import Evidence, insert_once
 
 from .meanings import Model, meaning
 from .rehearsals import Said, made, write
@@ -134,6 +136,68 @@ def test_processes_that_certify_at_once_count_rows_once(tmp_path: Path) -> None:
         total, different = con.execute("SELECT COUNT(*), COUNT(DISTINCT tag) FROM evidence").fetchone()
         con.close()
         assert total == different == done.gates[0].known
+
+
+def test_what_another_process_has_counted_meanwhile_is_left_out(tmp_path: Path) -> None:
+    """Rows whose tag their gate has by the time they are written are not written, also not twice in one go."""
+    with Kit(tmp_path / "kit") as kit:
+        con = sqlite3.connect(kit.folder / "ledger.db")
+        both = [_row("gate", "row 1"), _row("gate", "row 2"), _row("gate", "row 1"), _row("other", "row 1")]
+        assert insert_once(con, both) == 3
+        assert insert_once(con, [*both, _row("gate", "row 3")]) == 1
+        con.commit()
+        con.close()
+        assert count(kit) == 4
+
+
+def _row(gate: str, tag: str) -> Evidence:
+    return Evidence(gate, None, 1.0, "rehearsed", None, None, None, 1.0, 0, tag=tag)
+
+
+def test_scopes_stay_apart(tmp_path: Path) -> None:
+    """What one tenant was answered is no candidate for another one's row, and its evidence has its label."""
+    said = made(400, seed=2, tenants=2)
+    other = [Said(row.question, f"{row.tenant}: {row.answer}", row.tenant) for row in said]
+    with Kit(tmp_path / "kit") as kit:
+        (gate,) = kit.certify(wrapped(kit, Model()), rows(other)).gates
+        con = kit.ledger()
+        labels = {scope for (scope,) in con.execute("SELECT DISTINCT scope FROM evidence")}
+        con.close()
+    with Kit(tmp_path / "alike") as kit:
+        (alike,) = kit.certify(wrapped(kit, Model()), rows(said)).gates
+    assert labels == {'{"tenant": "t0"}', '{"tenant": "t1"}'}
+    assert (gate.candidates, gate.wrong) == (alike.candidates, alike.wrong)
+
+
+def test_rehearsed_rows_are_no_calls(tmp_path: Path) -> None:
+    """The running average is of calls: a certificate from a log says nothing of it, per request neither."""
+    with Kit(tmp_path / "kit") as kit:
+
+        @kit.call(meaning(), max_error=0.2, per="request", judge=costkit.judges.same_answer, scope=None)
+        def ask(question: str) -> str:
+            raise AssertionError("nothing is called")
+
+        standing = kit.certify(ask, [(row.question, row.answer) for row in ROWS]).gates[0].standing
+        assert standing.running == (0.0, 1.0) and standing.requests == 0 and standing.labels > 100
+
+
+def test_a_seeded_answer_is_as_old_as_it_says(tmp_path: Path) -> None:
+    """With ``at`` an answer past its ttl is not stored, and a younger one expires when it would have."""
+    with Kit(tmp_path / "kit") as kit:
+
+        @kit.call(
+            costkit.exact(ttl="1h"), meaning(), max_error=0.2, judge=costkit.judges.same_answer, scope=None
+        )
+        def ask(question: str) -> str:
+            return "new"
+
+        now = time.time()
+        old = {"question": "how long for a visa", "answer": "old", "at": now - 7200}
+        young = {"question": "how long for a refund", "answer": "young", "at": now - 60}
+        assert kit.certify(ask, [old, young], seed_answers=True).gates[0].stored == 1
+        assert (ask("how long for a visa"), ask("how long for a refund")) == ("new", "young")
+        entry = kit._store.get("-", ask._plan.digest(None, {"question": "how long for a refund"}), now)
+        assert entry is not None and entry.at == now - 60
 
 
 def test_all_or_nothing(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from costkit.judges import Judge
 from costkit.semantic.features import PRIOR
 from costkit.semantic.rehearsal import Asked, Met, Rehearsal
 
-from .meanings import bag, meaning
+from .meanings import WORDS, bag, meaning
 from .rehearsals import asked, made, tier
 
 
@@ -193,23 +193,29 @@ def test_a_judge_that_fails_says_wrong_and_is_asked_once() -> None:
         judge.compare("a", "b", "my visa")
 
 
-def test_a_demoted_gate_starts_with_an_empty_pool() -> None:
-    """After the alarm nothing stored before is a candidate, and identical calls are hits all the same."""
-    rows = asked(made(1800, seed=6))
-    changed = [
-        row if number < 900 else Asked(row.text, f"{row.answer} No more.", row.same, row.scope)
-        for number, row in enumerate(rows)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_demoted_gate_starts_with_an_empty_pool(seed: int) -> None:
+    """After the alarm nothing stored before is a candidate, nor the row that raised it; identical calls are hits."""
+    rows = [
+        Asked(f"how long for a {word} {end}", "A week.")
+        for word in WORDS
+        for end in ("dear", "please", "today")
     ]
-    gate = Gate(Bound(0.1, arl=50), PRIOR)
-    (met,) = Rehearsal(tier(), changed).run([gate], seed=1)
+    random.Random(seed).shuffle(rows)
+    gate = Gate(Bound(0.3, arl=2), PRIOR)
+    rehearsal = Rehearsal(tier(), [*rows, *(Asked(f"{row.text} now", "Two weeks.") for row in rows), *rows])
+    gate.ladder.level = len(gate.ladder.edges)
+    gate.ladder.climb = lambda: None  # type: ignore[method-assign]
+    (met,) = rehearsal.run([gate], seed=seed)
+    alarm = next(number for number, one in enumerate(met) if one.kind == "audit" and one.wrong)
     assert gate.generation >= 1
-    after = next(
-        number for number, one in enumerate(met) if one.passage is not None and one.passage.generation
-    )
-    later = [one.candidate for one in met[after:] if one.candidate is not None and one.kind != "exact"]
-    assert later and min(later) >= after
-    assert any(
-        one.kind == "exact" and one.candidate is not None and one.candidate < after for one in met[after:]
+    after = [one for one in met[alarm + 1 :] if one.passage is not None and one.passage.generation == 1]
+    candidates = [one.candidate for one in after if one.candidate is not None]
+    assert after[0].candidate is None and candidates and min(candidates) > alarm
+    assert all(
+        one.kind == "exact"
+        for one, row in zip(met[-len(rows) :], rows, strict=True)
+        if row.text in {rehearsal.rows[at].text for at in range(alarm) if met[at].kind != "served"}
     )
 
 

@@ -66,6 +66,14 @@ def test_a_bound_is_kept_and_saves(tmp_path: Path) -> None:
         assert said.p95 is not None and at.p95 is not None
 
 
+def test_a_lookup_is_paid_for_by_misses_too(tmp_path: Path) -> None:
+    """Where a gate serves nothing, every call but the identical ones takes a lookup longer than before."""
+    said = told(tmp_path, rows=300, bounds=(Bound(0.0001),))
+    assert said.bounds[0].hits == 0 and said.lookup > 0
+    assert said.bounds[0].p95 is not None and said.exact_p95 is not None
+    assert said.bounds[0].p95.value == pytest.approx(said.exact_p95.value + said.lookup)
+
+
 def test_the_seed_decides(tmp_path: Path) -> None:
     """The same seed gives the same replay."""
     one, two = (replace(told(tmp_path, rows=400, seed=5), lookup=0.0) for _ in range(2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -14,7 +15,20 @@ import costkit
 from costkit import Kit
 from costkit.index import Index
 from tests.drives import in_threads
-from tests.meanings import AUDIT, SERVE, SURE, Model, evidence, gate_of, kit, meaning, model, opened, told
+from tests.meanings import (
+    AUDIT,
+    SERVE,
+    SURE,
+    Model,
+    bag,
+    evidence,
+    gate_of,
+    kit,
+    meaning,
+    model,
+    opened,
+    told,
+)
 from tests.suspended import throw_at
 from tests.wrapping import until
 
@@ -204,12 +218,18 @@ def test_audits_of_identical_calls_at_once(kit: Kit) -> None:
     assert calls == [ONE, OTHER] and told(kit)[1:] == [("audit", 0)] * 8
 
 
+def slowly(texts: list[str]) -> list[list[float]]:
+    """An encoder that is never done before it is waited for."""
+    time.sleep(0.003)
+    return bag(texts)
+
+
 @pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit])
 @pytest.mark.parametrize("coin", [SERVE, AUDIT], ids=["served", "audited"])
 def test_stopped_at_every_suspension(kit: Kit, error: type[BaseException], coin: Any) -> None:
     """Cancelled or closed wherever it waits, a call leaves no flight, no claim, and no evidence without a label."""
 
-    @kit.call(meaning(), **SURE, scope=None)
+    @kit.call(meaning(encoder=slowly), **SURE, scope=None)
     async def ask(question: str) -> str:
         await asyncio.sleep(0)
         return "14 days"

@@ -16,7 +16,7 @@ import pytest
 import costkit
 from costkit import Kit
 from costkit.bound import Bound
-from costkit.bound.tended import Tended
+from costkit.bound.tended import LABEL, Tended
 from costkit.ledger import Evidence
 from tests.meanings import AUDIT, SERVE, SURE, Coin, bag, evidence, gate_of, kit, meaning, opened, told
 
@@ -32,19 +32,19 @@ def worker(folder: Path, name: str, count: int) -> subprocess.Popen[str]:
 
 
 def test_processes_share_evidence(tmp_path: Path) -> None:
-    """Labels of three processes add up in one gate, which opens for all of them, and every call leaves one row."""
+    """Labels of three processes open the gate for a fourth, that has too few of its own; every call leaves one row."""
     folder = tmp_path / "kit"
     started = [worker(folder, name, 40) for name in "abc"]
     said = [json.loads(process.communicate(timeout=60)[0]) for process in started]
     assert all(process.returncode == 0 for process in started)
     savings = [saving for one in said for saving in one["savings"]]
-    last = json.loads(worker(folder, "d", 10).communicate(timeout=60)[0])
-    assert last["seen"][0] == 130 and last["seen"][2] > 0
-    assert last["savings"].count("semantic") >= 5, "a process did not profit from the others' labels"
+    last = json.loads(worker(folder, "d", 40).communicate(timeout=60)[0])
+    assert last["seen"][0] == 160 and last["seen"][2] > 0
+    assert "semantic" in last["savings"], "a process did not profit from the others' labels"
     with Kit(folder) as kit:
         rows = evidence(kit)
         assert (
-            len(rows) == len({row["query_id"] for row in rows}) == 130
+            len(rows) == len({row["query_id"] for row in rows}) == 160
             and len({row["gate"] for row in rows}) == 1
         )
         served = [row for row in rows if row["kind"] == "served"]
@@ -81,7 +81,7 @@ def test_killed_before_its_label(tmp_path: Path) -> None:
 import os, time, costkit
 from costkit import Kit
 from costkit.bound import Bound
-from costkit.bound.tended import Tended
+from costkit.bound.tended import LABEL, Tended
 from costkit.ledger import Evidence
 from tests.meanings import meaning
 kit = Kit({str(tmp_path / "kit")!r})
@@ -139,8 +139,11 @@ def test_fork(kit: Kit, coin: Coin) -> None:
 def test_fork_inside_a_call(kit: Kit) -> None:
     """Forked inside the function, only the parent's half leaves evidence and a label."""
     children = []
+    judge = costkit.judges.asked(
+        lambda served, reference: True, name="mine", version="1", defines=True
+    )  # off the path, so that its label is a row of its own
 
-    @kit.call(meaning(), **SURE, scope=None)
+    @kit.call(meaning(), max_error=0.3, judge=judge, scope=None)
     def ask(question: str) -> str:
         if question == OTHER:
             children.append(os.fork())
@@ -149,12 +152,13 @@ def test_fork_inside_a_call(kit: Kit) -> None:
     ask(ONE)
     try:
         ask(OTHER)
+        kit._pools.close()
     finally:
         if children and children[0] == 0:
             kit._ledger.flush()
             os._exit(0)
     assert os.waitpid(children[0], 0)[1] == 0
-    assert told(kit) == [("none", None), ("declined", 0)]
+    assert sorted(told(kit), key=str) == [("declined", None), (LABEL, 0), ("none", None)]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ..semantic.pool import Meaning
 
 __all__ = ["add_columns", "add_replay", "columns_of", "progress_bar"]
+
+_SHOWN_EVERY = 0.2  # seconds
 
 _COLUMNS = {
     "question": "what was asked: text, or chat messages (their last one may be asked in other words)",
@@ -95,18 +98,20 @@ def columns_of(args: argparse.Namespace) -> Columns:
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar for each part of the work on a terminal, nothing in a pipe."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
+        later: dict[str, float] = {}
 
         def told(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            if done == total or done % 100 == 0:
-                bar.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
+                tasks[what], later[what] = bar.add_task(what, total=total), 0.0
+            if done == total or time.monotonic() >= later[what]:
+                later[what] = time.monotonic() + _SHOWN_EVERY
+                bar.update(tasks[what], completed=done, total=total)
 
         yield told
 

@@ -3,8 +3,8 @@
 ``queries`` holds one row per call of a wrapped function, nested calls below their parent; ``attempts`` one
 row per call to a model; ``prices`` the price rows that were used; ``token_ratios`` what providers reported for
 the tokens we counted; ``budgets`` and ``holds`` what is spent and held of each budget with a window; ``meta``
-what is to be known of the file; ``gates`` and ``evidence`` what each lossy saving's gate decided and what that turned out
-to be. Money is integer nano-dollars, times are Unix seconds, durations seconds, and
+what is to be known of the file; ``gates`` and ``evidence`` what each lossy saving's gate decided and what that
+turned out to be. Money is integer nano-dollars, times are Unix seconds, durations seconds, and
 NULL means unknown, never zero. Read through the views, which stay stable while tables grow:
 
 - ``query_costs``: one row per outermost call, nested calls added up: ``provider_cost`` (paid),

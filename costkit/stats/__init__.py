@@ -26,6 +26,7 @@ from costkit.stats.intervals import (
     wilson,
 )
 from costkit.stats.sequences import RunningMean, mean_sequence, running_mean_sequence
+from costkit.stats.strata import Strata
 
 __all__ = [
     "Bet",
@@ -33,6 +34,7 @@ __all__ = [
     "Evidence",
     "RunningMean",
     "ShiryaevRoberts",
+    "Strata",
     "Values",
     "binomial_limits",
     "bootstrap_change",

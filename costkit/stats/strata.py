@@ -88,11 +88,13 @@ class Strata:
         weights = [float(share) for share in shares[:upto]]
         if sum(weights) < limit or not upto:
             return math.inf, [1.0] * upto
-        rates = self._least_refuted(weights, limit)
+        rates, price = self._least_refuted(weights, limit)
         fit = sum(
             _log_likelihood(wrong, labels, rate)
             for wrong, labels, rate in zip(self.wrong, self.labels, rates, strict=False)
         )
+        # By weak duality no rates with such a risk fit better than this, whatever the price is.
+        fit += price * (_risk(weights, rates) - limit)
         return self._log_mixture(upto) - fit, rates
 
     def bound(self, shares: Sequence[float], upto: int, confidence: float) -> float:
@@ -129,8 +131,8 @@ class Strata:
         high = max(alone, shared)
         return high + math.log((math.exp(alone - high) + math.exp(shared - high)) / 2)
 
-    def _least_refuted(self, weights: list[float], limit: float) -> list[float]:
-        """Of all rates whose weighted sum is at least ``limit``, those the labels fit best."""
+    def _least_refuted(self, weights: list[float], limit: float) -> tuple[list[float], float]:
+        """Of rates whose weighted sum is at least ``limit``, those the labels fit best; the price of risk there."""
         pairs = list(zip(self.wrong, self.labels, strict=False))[: len(weights)]
 
         def at(price: float) -> list[float]:
@@ -138,17 +140,19 @@ class Strata:
                 _priced(wrong, labels, price * w) for (wrong, labels), w in zip(pairs, weights, strict=True)
             ]
 
-        def risk(rates: list[float]) -> float:
-            return sum(w * rate for w, rate in zip(weights, rates, strict=True))
-
         free = at(0.0)
-        if risk(free) >= limit:
-            return free
+        if _risk(weights, free) >= limit:
+            return free, 0.0
         low, high = math.log(1e-9), math.log(1e12)
         while high - low > 1e-3:
             middle = (low + high) / 2
-            low, high = (low, middle) if risk(at(math.exp(middle))) >= limit else (middle, high)
-        return at(math.exp(low))  # a risk a hair below the limit: harder to refute
+            low, high = (low, middle) if _risk(weights, at(math.exp(middle))) >= limit else (middle, high)
+        price = math.exp(low)
+        return at(price), price
+
+
+def _risk(weights: Sequence[float], rates: Sequence[float]) -> float:
+    return sum(weight * rate for weight, rate in zip(weights, rates, strict=True))
 
 
 def _priced(wrong: int, labels: int, price: float) -> float:

@@ -20,7 +20,7 @@ from costkit.errors import CostkitError
 from costkit.gold import GoldTest, load_gold, run_gold
 from serving.assistant.documents import Question, load_questions
 from serving.assistant.workflow import DEFAULT_MODEL, Assistant, connect
-from serving.demo import arm, servers, show, summary
+from serving.demo import arm, meaning, meaning_show, people, servers, show, summary
 from serving.demo.traffic import Arrival, Traffic, repeats, stream
 from serving.record import workload
 from serving.simulated.recording import Recording, RecordingError, load_recording
@@ -30,6 +30,8 @@ ASSISTANT = ROOT / "serving" / "assistant"
 # How busy the stream keeps the recorded machine between bursts; a busier one would flatter every saving.
 UTILISATION = 0.55
 USUAL = Traffic()
+# Requests of part two: enough to open, to serve for a while, and to close.
+PEOPLE = 2_100
 
 
 class DemoError(Exception):
@@ -78,6 +80,9 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=servers.USD_PER_HOUR,
         help="price of the machine that serves (0.10)",
     )
+    parser.add_argument(
+        "--people", type=int, help="invented requests of part two, the semantic tier (2,100; 0: leave it out)"
+    )
     parser.add_argument("--picture", type=Path, default=Path("demo-out/demo.png"))
     parser.add_argument("--json", type=Path, default=Path("demo-out/demo.json"), help="the figures, as JSON")
     return parser.parse_args(arguments)
@@ -122,7 +127,33 @@ def _demo(opts: argparse.Namespace) -> int:
         f"{recording.date}; machine at ${opts.usd_per_hour:.2f} an hour. make demo"
     )
     magnified = f"time spent in the client and in costkit counts {opts.speed:g}-fold, in both arms"
-    return _report(opts, arrivals, results, source, [accuracy, magnified])
+    code = _report(opts, arrivals, results, source, [accuracy, magnified])
+    if opts.people is not None or (opts.docs, opts.questions) == (
+        ASSISTANT / "docs",
+        ASSISTANT / "questions",
+    ):
+        _people(opts, questions, recording, prices)
+    return code
+
+
+def _people(
+    opts: argparse.Namespace, questions: Sequence[Question], recording: Recording, prices: costkit.Prices
+) -> None:
+    """Part two: the semantic tier on the same questions, worded anew by many invented people."""
+    count = PEOPLE if opts.people is None else opts.people
+    if count < 1:
+        return
+    print(
+        f"\npart two: {count} requests of invented people who ask the same help desk in words of their own; two "
+        "thirds through, half of the answers change"
+    )
+    asked = people.crowd(questions, count, seed=opts.seed)
+    with _bars(count, "semantic tier") as (tick,):
+        story = meaning.told(asked, prices, servers.usual_answer(recording), tick=tick)
+    meaning_show.print_story(story)
+    picture = opts.picture.with_name(f"{opts.picture.stem}-meaning.png")
+    meaning_show.draw(picture, story)
+    print(f"picture: {picture}")
 
 
 def _live(opts: argparse.Namespace, arrivals: Sequence[Arrival], gold: Sequence[GoldTest]) -> int:
@@ -187,7 +218,7 @@ def _both(
         tempfile.TemporaryDirectory() as folder,
         costkit.Kit(folder + "/kit", prices=prices) as kit,
         ThreadPoolExecutor(2 if setting.together else 1) as pool,
-        _bars(len(arrivals)) as ticks,
+        _bars(len(arrivals), "without costkit", "with costkit") as ticks,
     ):
         asks = (
             arm.plain(opts.docs, connect(one), model, prices),
@@ -201,15 +232,14 @@ def _both(
 
 
 @contextlib.contextmanager
-def _bars(total: int) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+def _bars(total: int, *names: str) -> Iterator[tuple[Callable[[], None], ...]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        tasks = [bars.add_task(name, total=total) for name in ("without costkit", "with costkit")]
-        yield partial(bars.advance, tasks[0]), partial(bars.advance, tasks[1])
+        yield tuple(partial(bars.advance, bars.add_task(name, total=total)) for name in names)
 
 
 def _accuracy(

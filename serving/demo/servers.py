@@ -18,7 +18,16 @@ from serving.record import SLOTS
 from serving.simulated.recording import Recording, load_recording
 from serving.simulated.run import running
 
-__all__ = ["SLOTS", "USD_PER_HOUR", "Machine", "fit_machine", "live_vllm", "machine_prices", "replayed"]
+__all__ = [
+    "SLOTS",
+    "USD_PER_HOUR",
+    "Machine",
+    "fit_machine",
+    "live_vllm",
+    "machine_prices",
+    "replayed",
+    "usual_answer",
+]
 
 ROOT = Path(__file__).parents[2]
 RECORDING = ROOT / "serving" / "recording"
@@ -71,6 +80,16 @@ def machine_prices(usd_per_hour: float = USD_PER_HOUR) -> costkit.Prices:
     """The recorded model at the price of the machine that served it; other models by the public list."""
     recording = load_recording(RECORDING)
     return costkit.Prices({recording.model: fit_machine(recording).price(usd_per_hour)})
+
+
+def usual_answer(recording: Recording) -> dict[str, Any]:
+    """A provider's response of the recording's mean size: what a call without an answer of its own is charged as."""
+    rows = list(recording.answers.values())
+    usage = {
+        "prompt_tokens": round(statistics.mean(a.prompt_tokens for a in rows)),
+        "completion_tokens": round(statistics.mean(a.completion_tokens for a in rows)),
+    }
+    return {"object": "chat.completion", "model": recording.model, "choices": [], "usage": usage}
 
 
 def replayed(folder: Path, speed: float) -> contextlib.AbstractContextManager[str]:

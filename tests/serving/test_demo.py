@@ -61,7 +61,9 @@ def test_the_demo_runs_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture
     """A short run on the committed recording answers every question in both arms, costs less with costkit, changes no
     judged answer, and leaves a picture and the figures."""
     picture, figures = tmp_path / "demo.png", tmp_path / "demo.json"
-    code = main(["--count", "80", "--speed", "20", "--picture", str(picture), "--json", str(figures)])
+    code = main(
+        ["--count", "80", "--people", "0", "--speed", "20", "--picture", str(picture), "--json", str(figures)]
+    )
     printed = capsys.readouterr().out
     assert code == 0, printed
     told = json.loads(figures.read_text())
