@@ -25,14 +25,15 @@ from .call import Attempt, Cost
 from .exact import Exact
 from .ledger import Evidence, Query
 from .store import Entry, Moment
+from .usage import COMPLETE
 
 if TYPE_CHECKING:
     from .semantic.pool import Sought
 
 __all__ = [
-    "Abandoned", "Call", "Claim", "Claimed", "Done", "Effect", "Held", "Join", "Judge", "Keep", "Land",
-    "Landed", "Lead", "Left", "Lookup", "Lost", "Pause", "Raised", "Refresh", "Refused", "Request", "Reserve", "Returned", "Seek", "Taken",
-    "Whole", "Write",
+    "Abandoned", "Call", "Claim", "Claimed", "Done", "Effect", "Held", "Join", "Judge", "Keep", "Land", "Landed",
+    "Lead", "Left", "Lookup", "Lost", "Pause", "Raised", "Refresh", "Refused", "Request", "Reserve", "Returned",
+    "Seek", "Taken", "Whole", "Write",
 ]  # fmt: skip
 
 
@@ -214,6 +215,16 @@ class Returned:
     ttft: float | None = None
     cut: str | None = None
     lossy: bool = False
+
+    @property
+    def finish(self) -> str | None:
+        """Why the model stopped, where its provider says so."""
+        return self.cut or next((a.finish for a in reversed(self.own) if a.finish is not None), None)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the provider calls the answer whole; ``exact(admit=...)`` may keep another one all the same."""
+        return self.finish is None or self.finish.lower() in COMPLETE
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,9 +41,8 @@ from .effects import (
 )  # fmt: skip
 from .errors import BudgetExceeded, BudgetUnavailable, ConfigError, RecentFailure
 from .exact import Exact
-from .ledger import Query
+from .ledger import Evidence, Query
 from .store import Entry
-from .usage import COMPLETE
 
 if TYPE_CHECKING:
     from .semantic.pool import Sought
@@ -282,7 +281,7 @@ def _run(
             except Exception as exc:  # noqa: BLE001 - the user's admit: recorded, then raised
                 error, value, admitted = exc, None, False
             if entry is not None and admitted:
-                yield Keep(key, entry, value, None if _cut(result) else sought)
+                yield Keep(key, entry, value, sought if result.whole else None)
     else:
         error = result.error
         # A refresh that failed leaves the stale answer in its place.
@@ -293,13 +292,10 @@ def _run(
     left = isinstance(result, Abandoned)
     gone = left or isinstance(error, _CALLERS_OWN)
     if key is not None:
-        yield Land(
-            key, entry, None if gone else error, gone, why, isinstance(result, Returned) and result.lossy
-        )
-    latency, evidence = clock() - request.started, None
-    if sought is not None and isinstance(result, Returned) and not (_cut(result) or result.lossy):
-        wrong = (yield Judge(sought, value)) if sought.passage.labelled else None
-        evidence = sought.evidence(request.id, request.now.wall, wrong)
+        lossy = isinstance(result, Returned) and result.lossy
+        yield Land(key, entry, None if gone else error, gone, why, lossy)
+    latency = clock() - request.started
+    evidence = yield from _label(request, sought, result)
     paid = _total(own, Cost())
     query = _row(
         request, value, latency=latency, ttft=result.ttft, provider=paid.provider, unknown=paid.unknown,
@@ -308,13 +304,19 @@ def _run(
     )  # fmt: skip
     # Of a call that is not known in full all that was held counts as spent, or what is known where that is more.
     actual = max(held or 0, paid.provider) if paid.unknown else paid.provider
-    durable = (
-        bool(own)
-        or held is not None
-        or (evidence is not None and sought is not None and sought.passage.labelled)
-    )
+    durable = bool(own) or held is not None or (evidence is not None and evidence.kind != "none")
     yield Write(query, own, durable, held is not None, actual, evidence)
     return Done(value, spent, latency, None, error, result.ttft)
+
+
+def _label(
+    request: Request, sought: Sought | None, result: Returned | Raised | Abandoned
+) -> Generator[Effect, Any, Evidence | None]:
+    """What the gate's candidate turned out to be; only a whole answer of the reference path tells."""
+    if sought is None or not isinstance(result, Returned) or result.lossy or not result.whole:
+        return None
+    wrong = (yield Judge(sought, result.value)) if sought.passage.labelled else None
+    return sought.evidence(request.id, request.now.wall, wrong)
 
 
 def _keep_failure(request: Request, exact: Exact, key: str, result: Raised) -> Generator[Effect, Any, None]:
@@ -341,7 +343,7 @@ def _fail(request: Request, error: BaseException, clock: Callable[[], float], le
 
 
 def _entry(request: Request, exact: Exact, result: Returned, spent: Cost) -> tuple[Entry, bool]:
-    admitted = exact.admits(result.value, _finish(result)) and not result.lossy
+    admitted = exact.admits(result.value, result.finish) and not result.lossy
     return Entry(
         payload=codec.encode(result.value),
         at=request.now.wall,
@@ -371,16 +373,6 @@ def _failure(request: Request, exact: Exact, result: Raised) -> Entry:
         mono=request.now.mono + took,
         boot=request.now.boot,
     )
-
-
-def _cut(result: Returned) -> bool:
-    """Whether the provider says that the answer is not whole; ``exact(admit=...)`` may keep it all the same."""
-    finish = _finish(result)
-    return finish is not None and finish.lower() not in COMPLETE
-
-
-def _finish(result: Returned) -> str | None:
-    return result.cut or next((a.finish for a in reversed(result.own) if a.finish is not None), None)
 
 
 def _total(own: tuple[Attempt, ...], nested: Cost) -> Cost:

@@ -144,7 +144,9 @@ class Session:
         if self.request.role == "refresh" and self._changed():
             error = ConfigError("the call's arguments were changed while it was refreshed")
             return Raised(error, tuple(self.attempts), self._nested(), self._latency(), ttft)
-        return Returned(value, tuple(self.attempts), self._nested(), self._latency(), ttft, self._cut(), self._lossy)
+        return Returned(
+            value, tuple(self.attempts), self._nested(), self._latency(), ttft, self._cut(), self._lossy
+        )
 
     def _changed(self) -> bool:
         """Whether the caller went on with a list or dict of his and changed it, so that it was sent as changed."""

@@ -136,6 +136,19 @@ def test_no_reference_no_label(result: Any, admit: Any) -> None:
     assert land.lossy == (isinstance(result, Returned) and result.lossy)
 
 
+def test_an_admit_that_raises_does_not_change_the_label() -> None:
+    """The answer that the function gave is the reference, though its caller gets the error of exact(admit=)."""
+
+    def admit(value: Any) -> bool:
+        raise KeyError(value)
+
+    request = replace(MEANT, exact=exact(admit=admit))
+    step = run(None, sought("audit"), Lead(), Claimed(), None, returned(), None, False, None, request=request)
+    judged = next(e for e in step.effects if isinstance(e, Judge))
+    assert judged.value == "answer" and evidence(step) == ("audit", False)
+    assert isinstance(ended(step).error, KeyError)
+
+
 def test_a_follower_of_an_audit() -> None:
     """An audited call that another one answers is judged by that answer; a declined one leaves nothing."""
     step = run(None, sought("audit"), Landed(entry("theirs")), True, None, request=MEANT)

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 import costkit
-from costkit.bound import Bound, Gate
+from costkit.bound import Bound, Gate, Passage
 from costkit.errors import EncoderError, JudgeError
 from costkit.judges import Judge
 from costkit.semantic.features import PRIOR
 from costkit.semantic.rehearsal import Asked, Met, Rehearsal
 
-from .meanings import WORDS, bag, meaning
+from .meanings import bag, meaning
 from .rehearsals import asked, made, tier
 
 
@@ -193,29 +193,31 @@ def test_a_judge_that_fails_says_wrong_and_is_asked_once() -> None:
         judge.compare("a", "b", "my visa")
 
 
+class Alarmed(Gate):
+    """A gate whose alarm goes off at its 200th row."""
+
+    def see(self, passage: Passage, wrong: bool | None = None) -> bool:
+        super().see(passage, wrong)
+        if sum(self.counts.values()) == 200:
+            self._demote()
+            return True
+        return False
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_demoted_gate_starts_with_an_empty_pool(seed: int) -> None:
     """After the alarm nothing stored before is a candidate, nor the row that raised it; identical calls are hits."""
-    rows = [
-        Asked(f"how long for a {word} {end}", "A week.")
-        for word in WORDS
-        for end in ("dear", "please", "today")
-    ]
-    random.Random(seed).shuffle(rows)
-    gate = Gate(Bound(0.3, arl=2), PRIOR)
-    rehearsal = Rehearsal(tier(), [*rows, *(Asked(f"{row.text} now", "Two weeks.") for row in rows), *rows])
-    gate.ladder.level = len(gate.ladder.edges)
-    gate.ladder.climb = lambda: None  # type: ignore[method-assign]
-    (met,) = rehearsal.run([gate], seed=seed)
-    alarm = next(number for number, one in enumerate(met) if one.kind == "audit" and one.wrong)
-    assert gate.generation >= 1
-    after = [one for one in met[alarm + 1 :] if one.passage is not None and one.passage.generation == 1]
+    gate = Alarmed(Bound(0.01), PRIOR)
+    (met,) = Rehearsal(tier(), asked(made(600, seed=seed))).run([gate])
+    alarm = max(
+        number for number, one in enumerate(met) if one.passage is not None and one.passage.generation == 0
+    )
+    after = [one for one in met[alarm + 1 :] if one.passage is not None]
     candidates = [one.candidate for one in after if one.candidate is not None]
-    assert after[0].candidate is None and candidates and min(candidates) > alarm
-    assert all(
-        one.kind == "exact"
-        for one, row in zip(met[-len(rows) :], rows, strict=True)
-        if row.text in {rehearsal.rows[at].text for at in range(alarm) if met[at].kind != "served"}
+    assert gate.generation == 1 and met[alarm].kind == "declined" and after[0].candidate is None
+    assert len(candidates) > 100 and min(candidates) > alarm
+    assert any(
+        one.kind == "exact" and one.candidate is not None and one.candidate < alarm for one in met[alarm:]
     )
 
 

@@ -145,7 +145,7 @@ class Gate:
         self.counts[passage.kind] += 1
         if passage.generation != self.generation:
             return False  # decided before a demotion that its process had not seen
-        self.ladder.passed(passage.rung, None if self._vetoed(passage) else passage.features)
+        self.ladder.passed(passage.rung, passage.features if self._moves(passage) else None)
         self._stale += 1
         if passage.kind == "declined" and passage.rung is not None and passage.rung < len(self.ladder.edges):
             self.would_be += 1
@@ -274,10 +274,12 @@ class Gate:
         self.closed_scopes.clear()
         self._stale = 0
 
-    def _vetoed(self, passage: Passage) -> bool:
-        """Whether no score lets it pass: it stands higher than its own risk would place it."""
+    def _moves(self, passage: Passage) -> bool:
+        """Whether another score would place it anew; a veto shows where it stands higher than its own risk says."""
         risk, beyond = passage.risk, len(self.ladder.edges)
-        return risk is None or (passage.rung == beyond and self.ladder.rung(risk) < beyond)
+        if risk is None or passage.features is None or len(passage.features) != self.score.width:
+            return False
+        return passage.rung != beyond or self.ladder.rung(risk) == beyond
 
     def _climb(self) -> None:
         if self._stale >= _EVERY:

@@ -46,6 +46,11 @@ class Score:
         self.labels = 0
         self._next = float(_FIRST)
 
+    @property
+    def width(self) -> int:
+        """How many features there are."""
+        return len(self._prior)
+
     def wrong(self, features: Sequence[float]) -> float:
         """The probability that the substitution with these features is wrong; 1 where they are no numbers."""
         known = self._known(features)

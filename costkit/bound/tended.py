@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from costkit.bound.gate import Gate, Passage
 from costkit.bound.risk import Bound
@@ -80,6 +80,12 @@ class Tended:
             self._follow()
             return self.gate
 
+    def trace(self) -> Iterator[tuple[float, Gate]]:
+        """The gate after each row, and the row's time, for whoever draws its course; of a gate that has not followed."""
+        for row in since(self._connected(), self.id, 0):
+            self._take(row)
+            yield row.at, self.gate
+
     def after_fork(self) -> None:
         """A connection must not be used, nor closed, by a process that inherited it."""
         self._inherited = (*self._inherited, self._con)
@@ -108,13 +114,16 @@ class Tended:
             if version == self._version:
                 return
             for row in since(con, self.id, self._last):
-                if _sound(row, self.gate):
-                    self._fold(row)
-                self._last = row.id
+                self._take(row)
                 self._unheard, self._heard_at = 0, time.monotonic()
             self._version = version
             if self.opened_at is None and self._last and self.gate.ladder.level:
                 self.opened_at = self._at
+
+    def _take(self, row: Evidence) -> None:
+        if _sound(row, self.gate):
+            self._fold(row)
+        self._last = row.id
 
     def _connected(self) -> sqlite3.Connection:
         """The connection; where another file is in the ledger's place, the gate starts anew."""
@@ -122,6 +131,7 @@ class Tended:
             return self._con
         self._shut()
         con = self._connect()
+        con.text_factory = _text
         stamp = _stamp(con)
         if self._file not in (None, stamp):
             self.gate, self.opened_at, self._last = Gate(self._bound, self._prior), None, 0
@@ -172,6 +182,10 @@ class Tended:
                 return
             del self._waiting[id]
             self._turned(self.gate.label(passage, True), now)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")  # a row with damaged text must not hide those after it
 
 
 def _stamp(con: sqlite3.Connection) -> tuple[int, int] | None:

@@ -239,9 +239,9 @@ def _lookup(meaning: Meaning, lines: Sequence[Line]) -> float:
     """Seconds that embedding one question takes on this machine: the median of a few that were not seen before."""
     took = []
     step = max(1, len(lines) // _PROBES)
-    for line in lines[::step][:_PROBES]:
+    for number, line in enumerate(lines[::step][:_PROBES]):
         start = time.perf_counter()
-        meaning.encoder.one(line.text[:1000] + " ?")
+        meaning.encoder.one(f"{line.text[:1000]} {number}?")
         took.append(time.perf_counter() - start)
     return quantile(took, 0.5)
 

@@ -70,7 +70,7 @@ def gates(folder: str | os.PathLike[str], name: str | None = None) -> list[GateT
             return []
         columns = ("id", "name", "version", "bound", "about", "saving")
         rows = con.execute(f"SELECT {', '.join(columns)} FROM gates ORDER BY at").fetchall()
-        named = [dict(zip(columns, row, strict=True)) for row in rows]
+        named: list[dict[str, str]] = [dict(zip(columns, row, strict=True)) for row in rows]
         return [_told(con, row) for row in named if name in (None, row["name"])]
 
 

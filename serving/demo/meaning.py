@@ -77,7 +77,8 @@ def told(
         @kit.call(
             costkit.exact(),
             costkit.semantic("question"),
-            max_error=max_error, per="hit", judge=costkit.judges.same_answer, scope="tenant", name="help_desk", version="1",
+            max_error=max_error, per="hit", judge=costkit.judges.same_answer, scope="tenant",
+            name="help_desk", version="1",
         )  # fmt: skip
         def ask(question: str, *, tenant: str) -> str:
             costkit.record(answer)

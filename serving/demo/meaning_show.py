@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def print_story(story: Story) -> None:
     spans = _spans(story)
     for name, _, _ in spans:
         table.add_column(name, justify="right", no_wrap=True)
-    for label, count in (
+    rows: tuple[tuple[str, Callable[[int], bool]], ...] = (
         ("in all", lambda _: True),
         ("answered by a call", lambda at: story.savings[at] is None),
         ("  of these, audits of a hit", lambda at: story.audited[at]),
@@ -39,7 +39,8 @@ def print_story(story: Story) -> None:
         ("  of these, answer out of date", lambda at: story.savings[at] == "exact" and story.wrong[at]),
         ("served by meaning (semantic)", lambda at: story.savings[at] == "semantic"),
         ("  of these, truly wrong", lambda at: story.savings[at] == "semantic" and story.wrong[at]),
-    ):
+    )
+    for label, count in rows:
         table.add_row(label, *(str(sum(count(at) for at in range(low, high))) for _, low, high in spans))
     console.print(table)
     for line in _lines(story):
@@ -68,7 +69,8 @@ def _lines(story: Story) -> list[str]:
     hits = kinds[:changed].count("semantic")
     certified = [m.certified for m in story.marks if m.certified is not None and m.at <= changed]
     lines = [
-        f"opened after {story.opened} requests; truly wrong before the change: {wrong} of {hits} answers served by meaning "
+        f"opened after {story.opened} requests; truly wrong before the change: {wrong} of {hits} answers "
+        f"served by meaning "
         f"({wrong / max(1, hits):.2%}); the bound is {story.max_error:.0%}"
         + (f", certified before the change: {certified[-1]:.2%} with 95 % confidence" if certified else "")
     ]
@@ -83,8 +85,8 @@ def _lines(story: Story) -> list[str]:
             sum(kinds[at] == "semantic" and story.wrong[at] for at in span),
         )
         lines.append(
-            f"after the change it closed by itself within {story.closed - changed} requests: {audits} audited hits, "
-            f"{late} wrong answers served by meaning until then"
+            f"after the change it closed by itself within {story.closed - changed} requests: audited hits: {audits}, "
+            f"wrong answers served by meaning until then: {late}"
         )
     lines.append(
         "exact repeats are not gated: when answers change, bump(epoch) or a ttl ends them; here nobody did, on purpose"
@@ -144,7 +146,7 @@ def _risks(axis: Any, story: Story) -> None:
     axis.plot([m.at for m in story.marks], certified, color=BLUE, lw=2, label="certified at most, 95 %")
     axis.axhline(100 * story.max_error, color=INK, lw=1, ls="--", label=f"max_error = {story.max_error:.0%}")
     axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 0.95))
-    axis.set(xlabel="requests", ylabel="% of answers served by meaning", ylim=(0, 300 * story.max_error))
+    axis.set(xlabel="requests", ylabel="% of answers served by meaning", ylim=(0, 200 * story.max_error))
 
 
 def _marks(axis: Any, story: Story, *, named: bool) -> None:

@@ -184,7 +184,7 @@ _LOOK, _SERVABLE, _LEAD, _REMEMBER = flow._look, flow._servable, flow._lead, flo
 _FAILURE, _RENEW, _ENTRY, _JOIN = flow._failure, flow._renew, flow._entry, Flights.join
 
 PATCHES: dict[str, tuple[Any, str, Any]] = {
-    "labels by half an answer": (flow, "_cut", lambda result: False),
+    "labels by half an answer": (Returned, "whole", True),
     "stores what is not whole": (flow, "_entry", _admitted),
     "serves any epoch": (flow, "_servable", _any_epoch),
     "serves any age": (flow, "_servable", _any_age),
