@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from .semantic.pool import Sought
 
 __all__ = [
-    "Abandoned", "Call", "Claim", "Claimed", "Done", "Effect", "Held", "Join", "Judge", "Keep", "Land", "Landed",
-    "Lead", "Left", "Lookup", "Lost", "Pause", "Raised", "Refresh", "Refused", "Request", "Reserve", "Returned",
-    "Seek", "Taken", "Whole", "Write",
+    "Abandoned", "Call", "Claim", "Claimed", "Done", "Effect", "Held", "Join", "Judge", "Keep", "Land",
+    "Landed", "Lead", "Left", "Lookup", "Lost", "Pause", "Raised", "Refresh", "Refused", "Request", "Reserve",
+    "Returned", "Seek", "Taken", "Whole", "Write",
 ]  # fmt: skip
 
 

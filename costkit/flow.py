@@ -289,13 +289,11 @@ def _run(
         remember = exact is not None and exact.negative and request.role != "refresh" and not private
         if isinstance(result, Raised) and exact is not None and remember and key is not None:
             yield from _keep_failure(request, exact, key, result)
-    left = isinstance(result, Abandoned)
+    left, lossy = isinstance(result, Abandoned), isinstance(result, Returned) and result.lossy
     gone = left or isinstance(error, _CALLERS_OWN)
     if key is not None:
-        lossy = isinstance(result, Returned) and result.lossy
         yield Land(key, entry, None if gone else error, gone, why, lossy)
-    latency = clock() - request.started
-    evidence = yield from _label(request, sought, result)
+    latency, evidence = clock() - request.started, (yield from _label(request, sought, result))
     paid = _total(own, Cost())
     query = _row(
         request, value, latency=latency, ttft=result.ttft, provider=paid.provider, unknown=paid.unknown,

@@ -25,10 +25,9 @@ class Alarms:
     wrong: Floats
     dense: Floats
 
-    def found(self, change: int) -> Floats:
+    def found(self, change: int) -> NDArray[np.bool_]:
         """Runs whose alarm went off after the change, and not before."""
-        found: Floats = np.isfinite(self.at) & (self.at > change)
-        return found
+        return np.isfinite(self.at) & (self.at > change)
 
 
 def alarms(

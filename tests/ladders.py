@@ -86,9 +86,7 @@ class Ladders:
         strata = self.model.strata
         k, w, n = np.arange(upto), wrong.astype(np.int64), labels.astype(np.int64)
         alone = (self._wrong_more[k, w] + self._right_more[k, n - w] - self._more[k, n]).sum(axis=1)
-        together = (
-            wrong @ strata._log_wrong[:, :upto].T + (labels - wrong) @ strata._log_right[:, :upto].T  # type: ignore[attr-defined]
-        )
+        together = wrong @ strata._log_wrong[:, :upto].T + (labels - wrong) @ strata._log_right[:, :upto].T
         most = together.max(axis=1)
         shared = most + np.log(np.exp(together - most[:, None]).mean(axis=1))
         found: Floats = np.logaddexp(alone, shared) - math.log(2) - fit
@@ -181,8 +179,8 @@ def run(bound: Bound, shares: Floats, rates: Floats, *, seed: int, runs: int, de
     for step, p in enumerate(shares):
         counts = rng.multinomial(STEP, [*p, max(0.0, 1 - p.sum())], size=runs)[:, :rungs]
         served = np.arange(rungs) < ladders.level[:, None]
-        near = ((ladders.gaps > 0) & (ladders.gaps < 2) & ~served).any(axis=1)
-        chance = np.where(near[:, None] & dense, 1.0, bound.audit)
+        near = np.any((ladders.gaps > 0) & (ladders.gaps < 2) & ~served, axis=1, keepdims=True)
+        chance = np.where(near & dense, 1.0, bound.audit)
         labelled = rng.binomial(counts, np.where(served, chance, 1.0))
         hits = counts - labelled
         ladders.see(labelled, rng.binomial(labelled, rates))

@@ -1,4 +1,4 @@
-"""costkit.bound.tended: a gate's state is a fold over the ledger's rows, whoever reads them and however odd they are."""
+"""costkit.bound.tended: a gate's state is a fold over the ledger's rows, whoever reads them, however odd they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from costkit.bound import tended as module
 from costkit.bound.tended import LABEL, Tended
 from costkit.ledger import Evidence, Ledger
 from tests.tended_worker import BOUND, PRIOR, stands
@@ -175,7 +174,7 @@ def test_a_damaged_row_stops_nothing(ledger: Ledger, column: str, value: str) ->
 def test_a_gate_that_hears_nothing_serves_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where for a minute and a hundred decisions no row comes back, no alarm could go off: it stops until one comes."""
     clock = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     tended = tend(ledger)
     put(ledger, *(row() for _ in range(300)))
     served = {tended.decide(SURE).kind for _ in range(200)}

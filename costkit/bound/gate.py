@@ -176,12 +176,16 @@ class Gate:
         self._climb()
         return False
 
+    def running(self) -> tuple[float, float]:
+        """The confidence sequence of the running average: of what was let pass so far (of all calls: per="request")."""
+        low, high = self._running.interval()
+        return low, min(1.0, high)
+
     def standing(self) -> Standing:
         """Where the gate stands, for people."""
         ladder, per_request = self.ladder, self.bound.per == PER_REQUEST
         shares = ladder.shares()
         served = sum(shares[: ladder.level])
-        low, high = self._running.interval()
         nearest = self._nearest(shares)
         return Standing(
             state="open" if ladder.level and served else "shadow",
@@ -193,7 +197,7 @@ class Gate:
             wrong_audits=self.wrong_audits,
             labels=self.labels,
             certified=ladder.certified(),
-            running=(low, min(1.0, high)),
+            running=self.running(),
             demotions=self.generation,
             level=ladder.level,
             share=served if per_request or served else 0.0,

@@ -42,7 +42,7 @@ class Tended:
         self, id: str, bound: Bound, prior: Sequence[float], connect: Callable[[], sqlite3.Connection]
     ) -> None:
         self.id = id
-        self._bound, self._prior = bound, prior
+        self.bound, self._prior = bound, prior
         self.gate = Gate(bound, prior)
         self.demoted_at: list[float] = []
         self.opened_at: float | None = None
@@ -134,7 +134,7 @@ class Tended:
         con.text_factory = _text
         stamp = _stamp(con)
         if self._file not in (None, stamp):
-            self.gate, self.opened_at, self._last = Gate(self._bound, self._prior), None, 0
+            self.gate, self.opened_at, self._last = Gate(self.bound, self._prior), None, 0
             self._waiting.clear()
             self._early.clear()
         self._con, self._file = con, stamp
