@@ -96,6 +96,7 @@ lookup: $(VENV)/.dev  ## what a semantic look-up costs at 1,000, 10,000 and 100,
 
 validity: $(VENV)/.dev  ## the bound under simulation: how often it is broken
 	@$(BIN)/python -m tests.benchmarks.validity
+	@$(BIN)/python -m pytest -m soak --timeout 1800 tests
 
 clean:               ## remove what was set up and run
 	@rm -rf $(VENV) .venv-peers demo-out serving/.run .mypy_cache .ruff_cache .pytest_cache

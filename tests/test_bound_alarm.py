@@ -30,7 +30,7 @@ def test_false_demotions_are_rare(bound: Bound, hits: float, times: float) -> No
     assert out.dense.mean() < (0.2 if times == 1.0 else 0.05), "audits for nothing take the place of hits"
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(("bound", "hits"), GATES)
 def test_false_demotions_are_as_rare_as_promised(bound: Bound, hits: float) -> None:
     """Of 2,000 runs at the bound at most one look in arl ends in a false alarm: 5,500 of 100,000."""

@@ -165,7 +165,7 @@ def test_a_gate_keeps_its_bound_in_an_unkind_world(world: str) -> None:
     assert over <= 6
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("bound", [REQUEST, HIT])
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_gate_keeps_its_bound_in_every_world(world: str, bound: Bound) -> None:

@@ -80,7 +80,7 @@ def test_a_risk_at_the_bound_is_not_served(case: str) -> None:
     check(out.false, bound)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("case", AT_THE_BOUND)
 def test_nor_in_the_long_run(case: str, dense: bool) -> None:
@@ -90,7 +90,7 @@ def test_nor_in_the_long_run(case: str, dense: bool) -> None:
         check(run(bound, shares, np.array(rates), seed=2, runs=2000, dense=dense).false, bound)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "rates",
     [(0.1, 0.1, 0.14, 0.2, 0.3, 0.4), (0.166, 0.1, 0.1, 0.1, 0.1, 0.1), (0.05, 0.07, 0.14, 0.2, 0.3, 0.4)],
@@ -101,7 +101,7 @@ def test_two_rungs_pass_the_bound_while_shares_double(rates: tuple[float, ...]) 
     check(run(REQUEST, shares, np.array(rates), seed=3, runs=2000, dense=True).false, REQUEST)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("times", [1.0, 1.05, 1.1])
 def test_shares_are_known_well_enough(times: float) -> None:
     """By true shares, not those seen lately, a risk of 1 to 1.1 times the bound is served in at most 5% of runs."""

@@ -220,7 +220,7 @@ def test_two_processes_agree(tmp_path: Path) -> None:
     with_own.close()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_long_ledger_is_read_in_seconds(ledger: Ledger) -> None:
     """A process that starts on 50,000 rows has its gate within 3 s."""
     rand = random.Random(1)

@@ -41,7 +41,7 @@ def refuted(rates: Floats, chances: Floats, steps: int, seed: int, factor: float
 
 
 @pytest.mark.parametrize("case", EXACTLY)
-@pytest.mark.parametrize("steps", [100, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [100, pytest.param(500, marks=pytest.mark.soak)])
 def test_a_risk_at_the_limit_is_rarely_refuted(case: str, steps: int) -> None:
     """Looked at for 1,000 (5,000) requests, the evidence reaches 20 in at most 5% of runs, 5 in at most 20%."""
     rates, chances = (np.array([*some, 0.5, 0.5, 0.5]) for some in EXACTLY[case])
