@@ -19,9 +19,8 @@ from .read import reading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-__all__ = ["HIT", "MISS", "PAID", "SAVED", "Day", "Days", "daily", "figure_of", "plain", "plot", "saved_as"]
+__all__ = ["Day", "Days", "daily", "plot"]
 
 Pair = tuple[float, float]
 PAID, SAVED, HIT, MISS = "#c1553b", "#4a9a6f", "#2f7fb8", "#7a5195"
@@ -83,31 +82,25 @@ def plot(days: Days, path: str | os.PathLike[str]) -> Path:
         ConfigError: no days, no such ending, or the file cannot be written.
     """
     target = Path(path)
-    with saved_as(target, None if days.days else "there are no queries in this period"):
-        figure = figure_of(10, 7)
-        money, latency = figure.subplots(2, 1, sharex=True)
-        _money(money, days)
-        _latency(latency, days)
-        figure.savefig(target)
-    return target
-
-
-def figure_of(width: float, height: float) -> Figure:
-    """An empty picture, in inches; raises MissingExtra where matplotlib is not installed."""
+    if target.suffix.lower() not in ENDINGS:
+        raise ConfigError(f"--plot {target}: end the name in {', '.join(ENDINGS)}")
+    if not days.days:
+        raise ConfigError(f"--plot {target}: there are no queries in this period, nothing was drawn")
     try:
         from matplotlib.figure import Figure
     except ImportError as exc:
         raise MissingExtra("--plot needs matplotlib: pip install 'costkit[plot]'") from exc
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+    figure = Figure(figsize=(10, 7), dpi=120, layout="constrained")
+    money, latency = figure.subplots(2, 1, sharex=True)
+    _money(money, days)
+    _latency(latency, days)
+    with _writable(target):
+        figure.savefig(target)
+    return target
 
 
 @contextlib.contextmanager
-def saved_as(target: Path, nothing: str | None = None) -> Iterator[None]:
-    """Raises ConfigError where the file has another ending or cannot be written, or there is nothing to draw."""
-    if target.suffix.lower() not in ENDINGS:
-        raise ConfigError(f"--plot {target}: end the name in {', '.join(ENDINGS)}")
-    if nothing is not None:
-        raise ConfigError(f"--plot {target}: {nothing}, nothing was drawn")
+def _writable(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
@@ -130,7 +123,7 @@ def _money(axes: Axes, days: Days) -> None:
     axes.set_title(f"Paid {sum(paid):,.4g} USD, saved {sum(saved):,.4g} USD", loc="left")
     axes.legend(frameon=False, loc="upper left", ncols=2)
     axes.margins(y=0.15)
-    plain(axes)
+    _plain(axes)
 
 
 def _latency(axes: Axes, days: Days) -> None:
@@ -154,11 +147,10 @@ def _latency(axes: Axes, days: Days) -> None:
     axes.set_xticks(ticks, [f"{tick:%d %b}" for tick in ticks])
     axes.set_xlim(dates[0] - timedelta(days=0.7), dates[-1] + timedelta(days=0.7))
     axes.set_xlabel(f"day (UTC), {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}")
-    plain(axes)
+    _plain(axes)
 
 
-def plain(axes: Axes) -> None:
-    """No box around it, faint lines for the eye."""
+def _plain(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
