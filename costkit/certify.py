@@ -21,10 +21,10 @@ from typing import Any
 from . import codec
 from .bound import Passage, Standing
 from .bound.tended import Tended, evidence_of
-from .errors import ConfigError, CostkitError, FolderError
+from .errors import ConfigError, CostkitError, FolderError, JudgeError
 from .exact import Exact, exact
 from .ledger import Evidence, Ledger
-from .ledger.evidence import tags
+from .ledger.evidence import FRESH, tags
 from .plan import Plan
 from .semantic.claimed import claimed
 from .semantic.features import PRIOR
@@ -38,6 +38,9 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and of how much."""
 
 _WRITTEN_WITHIN = 60.0  # seconds
+
+# Pairs of answers to one call by which a judge is measured; fewer where it is asked, which may cost.
+_MOST_FRESH, _MOST_ASKED = 2_000, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,8 @@ class Certifier:
         for row in _in_order(known):
             models.setdefault(row.model, []).append(row)
         done = [self._one(model, of, seed_answers, progress) for model, of in models.items()]
+        for part in done:
+            self._testify(self._fresh(part.gate, [row for row in known if row.model == part.model]))
         return Certification(self._plan.name, tuple(done), left_out)
 
     def _known(self, rows: Iterable[Any]) -> tuple[list[_Known], dict[str, int], str | None]:
@@ -256,6 +261,35 @@ class Certifier:
             if one.kind == "rehearsed" and one.passage is not None:
                 wrong = one.wrong if one.passage.labelled else None
                 found.append(evidence_of(gate, one.passage, query_id=None, at=self._now.wall, wrong=wrong))
+        return found
+
+    def _fresh(self, gate: str, known: Sequence[_Known]) -> list[Evidence]:
+        """What the judge says of two answers to one and the same call: so often it flags what is not wrong.
+
+        No row is in two pairs, so that the pairs are as independent as the rows.
+        """
+        judge, found = self._pool.meaning.judge, list[Evidence]()
+        most = _MOST_FRESH if judge.says is None and judge.score is None else _MOST_ASKED
+        single: dict[tuple[str, str], _Known] = {}
+        times: Counter[str] = Counter()
+        for row in known:
+            first = single.pop((row.scope_id, row.key), None)
+            if first is None:
+                single[row.scope_id, row.key] = row
+                continue
+            if len(found) == most:
+                break
+            try:
+                differ = not judge.compare(first.answer, row.answer, row.text)
+            except JudgeError:
+                differ = True
+            pair = " ".join(["fresh", *sorted([self._tag(first), self._tag(row)])])
+            times[pair] += 1
+            told = Evidence(
+                gate=gate, query_id=None, at=self._now.wall, kind=FRESH, rung=None, risk=None, features=None,
+                chance=1.0, generation=0, scope=row.label, tag=f"{pair} {times[pair]}", wrong=differ,
+            )  # fmt: skip
+            found.append(told)
         return found
 
     def _tag(self, row: _Known) -> str:

@@ -77,6 +77,7 @@ class Standing:
     wrong_audits: int
     labels: int
     certified: float | None
+    average: float | None
     running: tuple[float, float]
     demotions: int
     level: int
@@ -181,6 +182,11 @@ class Gate:
         low, high = self._running.interval()
         return low, min(1.0, high)
 
+    @property
+    def average(self) -> float | None:
+        """The share wrong of what was looked at, each look weighted by what it stands for; None before the first."""
+        return self._running.seen / self._running.weight if self._running.weight else None
+
     def standing(self) -> Standing:
         """Where the gate stands, for people."""
         ladder, per_request = self.ladder, self.bound.per == PER_REQUEST
@@ -197,6 +203,7 @@ class Gate:
             wrong_audits=self.wrong_audits,
             labels=self.labels,
             certified=ladder.certified(),
+            average=self.average,
             running=self.running(),
             demotions=self.generation,
             level=ladder.level,

@@ -81,7 +81,7 @@ class Tended:
             return self.gate
 
     def trace(self) -> Iterator[tuple[float, Gate]]:
-        """The gate after each row, and the row's time; of a gate that has not followed yet."""
+        """The gate after each row, and the row's time, for whoever draws its course; it must not have followed yet."""
         for row in since(self._connected(), self.id, 0):
             self._take(row)
             yield row.at, self.gate

@@ -15,6 +15,9 @@ __all__ = ["Evidence", "GateRow", "insert", "insert_once", "name_gate", "since",
 REHEARSED = "rehearsed"
 """The kind of rows that are no call of anybody's."""
 
+FRESH = "fresh"
+"""The kind of rows that say whether a judge told two answers to one and the same call apart; no gate folds them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -94,8 +97,8 @@ def insert_once(con: sqlite3.Connection, rows: Iterable[Evidence]) -> int:
 
 
 def tags(con: sqlite3.Connection, gate: str) -> set[str]:
-    """The tags of the rows by which a gate was certified from a log or gold tests."""
-    rows = con.execute("SELECT tag FROM evidence WHERE gate = ? AND kind = ?", (gate, REHEARSED))
+    """The tags of the rows that came from a log or gold tests."""
+    rows = con.execute("SELECT tag FROM evidence WHERE gate = ? AND kind IN (?, ?)", (gate, REHEARSED, FRESH))
     return {str(row[0]) for row in rows}
 
 

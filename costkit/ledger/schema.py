@@ -113,12 +113,12 @@ CREATE TABLE evidence (                -- append-only: a gate's state is a fold 
   gate TEXT NOT NULL,
   query_id TEXT,                       -- NULL: from a log or gold tests, before the first call
   at REAL NOT NULL,
-  kind TEXT NOT NULL,                  -- none, declined, audit, served, rehearsed; label: of a row written before
+  kind TEXT NOT NULL,                  -- none, declined, audit, served, rehearsed; label: of a row before; fresh
   rung INTEGER, risk REAL, features BLOB,
   chance REAL NOT NULL,                -- with which a served answer like this one is audited
   generation INTEGER NOT NULL,         -- demotions before it
   scope TEXT, tag TEXT,
-  wrong INTEGER                        -- of declined, audit and label; NULL: not judged yet
+  wrong INTEGER                        -- NULL: not judged yet; of fresh: two answers to one call differ
 );
 CREATE INDEX evidence_gate ON evidence (gate, id);
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT);

@@ -1,4 +1,4 @@
-"""Is this folder healthy: files, seal, ledger, cache, disk, clock and versions; looks only, and never raises."""
+"""Is this folder healthy: files, seal, ledger, cache, index, disk, clock and versions; looks only, and never raises."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .check import Check
-from .doctor_data import cache_checks, ledger_checks
+from .doctor_data import cache_checks, index_checks, ledger_checks
 from .doctor_folder import disk_checks, folder_checks, secret_checks
 from .doctor_versions import version_checks
 from .table import cell, grid
@@ -75,6 +75,7 @@ def examine(folder: str | os.PathLike[str], *, now: float | None = None) -> Heal
         ("secret", lambda: secret_checks(path)),
         ("ledger", lambda: ledger_checks(path, at)),
         ("cache", lambda: cache_checks(path)),
+        ("index", lambda: index_checks(path)),
         ("disk", lambda: disk_checks(path)),
         ("versions", lambda: version_checks(at)),
     )

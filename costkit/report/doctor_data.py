@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ..ledger import APPLICATION_ID, MIGRATIONS
 from .check import Check
-from .read import connect_to_read, usd, when
+from .gates import named_gates, unjudged
+from .read import clean, connect_to_read, usd, when
 
-__all__ = ["cache_checks", "ledger_checks"]
+__all__ = ["cache_checks", "index_checks", "ledger_checks"]
 
 _MIB = 1 << 20
 _SLACK = 300.0
@@ -87,6 +88,28 @@ def _record(con: sqlite3.Connection, now: float) -> Iterator[Check]:
     elif rows:
         yield Check("ok", "money", f"{usd(paid)} in both tables")
     yield from _budgets(con, now)
+    yield from _gates(con, now)
+
+
+def _gates(con: sqlite3.Connection, now: float) -> Iterator[Check]:
+    """Gates of lossy savings: readable, and their answers judged."""
+    (every,) = con.execute("SELECT COUNT(*) FROM gates").fetchone()
+    if not every:
+        return
+    named = {gate.id: gate.name for gate in named_gates(con)}
+    if len(named) < every:
+        found = f"{every - len(named)} of {every} cannot be read"
+        yield Check(
+            "bad", "gates", found, "changed by hand: delete those rows of gates; their functions start anew"
+        )
+    lost = {id: lost for id, (_, lost) in unjudged(con, now).items() if lost and id in named}
+    for id, count in sorted(lost.items(), key=lambda item: -item[1])[:5]:
+        yield Check(
+            "warn", "labels", f"{count:,} answers of {clean(named[id], 60)} were never judged and count as wrong",
+            "let processes end with kit.close(); see that the judge answers, and within five minutes",
+        )  # fmt: skip
+    if len(named) == every and not lost:
+        yield Check("ok", "gates", f"{every} on record, their answers judged; `costkit gate` tells more")
 
 
 def _budgets(con: sqlite3.Connection, now: float) -> Iterator[Check]:
@@ -127,6 +150,25 @@ def _budgets(con: sqlite3.Connection, now: float) -> Iterator[Check]:
             f"{wrong} budgets hold another sum than their calls do",
             "changed by hand: start a new window",
         )
+
+
+def index_checks(folder: Path) -> Iterator[Check]:
+    """The index of questions: whole, and how large."""
+    mend = "nothing: the next kit sets it aside; questions are stored anew as they are asked"
+    for path in sorted((folder / "index").glob("*.db")):
+        try:
+            with contextlib.closing(connect_to_read(path)) as con:
+                found = [str(row[0]) for row in con.execute("PRAGMA quick_check(3)")]
+                count = con.execute("SELECT COUNT(*) FROM entries").fetchone()[0]
+        except sqlite3.Error as exc:
+            found, count = [str(exc)], 0
+        whole = found == ["ok"]
+        said = (
+            f"whole, {count:,} questions, {path.stat().st_size / _MIB:,.1f} MiB"
+            if whole
+            else "; ".join(found)
+        )
+        yield Check("ok" if whole else "warn", "index", said, "" if whole else mend)
 
 
 def cache_checks(folder: Path) -> Iterator[Check]:

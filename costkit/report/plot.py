@@ -1,4 +1,4 @@
-"""The report as a picture: money a day, and latency a day with hits apart from misses."""
+"""The report as a picture: money a day, latency a day with hits apart from misses, and each gate's bound and risk."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from ..errors import ConfigError, MissingExtra
 from ..stats import quantile
 from . import facts
 from .facts import Select
+from .gates import deciding
+from .gates_course import Course, course
 from .read import reading
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-__all__ = ["Day", "Days", "daily", "plot"]
+__all__ = ["HIT", "MISS", "PAID", "SAVED", "Day", "Days", "daily", "figure_of", "plain", "plot", "saved_as"]
 
 Pair = tuple[float, float]
 PAID, SAVED, HIT, MISS = "#c1553b", "#4a9a6f", "#2f7fb8", "#7a5195"
 _TICKS = 10
+_GATES = 3
 ENDINGS = (".png", ".svg", ".pdf")
 
 
@@ -41,9 +45,10 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class Days:
-    """The days of a period that have queries, in their order."""
+    """The days of a period that have queries, in their order, and the gates that decided on them."""
 
     days: tuple[Day, ...]
+    gates: tuple[Course, ...] = ()
 
 
 def daily(folder: str | os.PathLike[str], select: Select | None = None) -> Days:
@@ -70,7 +75,8 @@ def daily(folder: str | os.PathLike[str], select: Select | None = None) -> Days:
                 Day(day, paid, saved, both[0].get(day), both[1].get(day))
                 for day, paid, saved in money
                 if day is not None
-            )
+            ),
+            tuple(course(con, named) for named in deciding(con)),
         )
 
 
@@ -82,29 +88,47 @@ def plot(days: Days, path: str | os.PathLike[str]) -> Path:
         ConfigError: no days, no such ending, or the file cannot be written.
     """
     target = Path(path)
-    if target.suffix.lower() not in ENDINGS:
-        raise ConfigError(f"--plot {target}: end the name in {', '.join(ENDINGS)}")
-    if not days.days:
-        raise ConfigError(f"--plot {target}: there are no queries in this period, nothing was drawn")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as exc:
-        raise MissingExtra("--plot needs matplotlib: pip install 'costkit[plot]'") from exc
-    figure = Figure(figsize=(10, 7), dpi=120, layout="constrained")
-    money, latency = figure.subplots(2, 1, sharex=True)
-    _money(money, days)
-    _latency(latency, days)
-    with _writable(target):
+    with saved_as(target, None if days.days else "there are no queries in this period"):
+        gates = days.gates[:_GATES]
+        figure = figure_of(10, 7 + 3 * len(gates))
+        money, latency, *risks = figure.subplots(2 + len(gates), 1)
+        _money(money, days)
+        _latency(latency, days)
+        money.sharex(latency)
+        money.tick_params(labelbottom=False)
+        for axes, one in zip(risks, gates, strict=True):
+            _risk(axes, one)
         figure.savefig(target)
     return target
 
 
+def figure_of(width: float, height: float) -> Figure:
+    """An empty picture, in inches; raises MissingExtra where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as exc:
+        raise MissingExtra("--plot needs matplotlib: pip install 'costkit[plot]'") from exc
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
 @contextlib.contextmanager
-def _writable(target: Path) -> Iterator[None]:
+def saved_as(target: Path, nothing: str | None = None) -> Iterator[None]:
+    """Raises ConfigError where the file has another ending or cannot be written, or there is nothing to draw."""
+    if target.suffix.lower() not in ENDINGS:
+        raise ConfigError(f"--plot {target}: end the name in {', '.join(ENDINGS)}")
+    if nothing is not None:
+        raise ConfigError(f"--plot {target}: {nothing}, nothing was drawn")
     try:
         yield
     except OSError as exc:
         raise ConfigError(f"--plot {target}: {exc.strerror or exc}; name a file that can be written") from exc
+
+
+def _risk(axes: Axes, one: Course) -> None:
+    from .gates_plot import risk_axes, time_axis
+
+    risk_axes(axes, one)
+    time_axis(axes)
 
 
 def _dates(days: Days) -> list[Any]:
@@ -123,7 +147,7 @@ def _money(axes: Axes, days: Days) -> None:
     axes.set_title(f"Paid {sum(paid):,.4g} USD, saved {sum(saved):,.4g} USD", loc="left")
     axes.legend(frameon=False, loc="upper left", ncols=2)
     axes.margins(y=0.15)
-    _plain(axes)
+    plain(axes)
 
 
 def _latency(axes: Axes, days: Days) -> None:
@@ -147,10 +171,11 @@ def _latency(axes: Axes, days: Days) -> None:
     axes.set_xticks(ticks, [f"{tick:%d %b}" for tick in ticks])
     axes.set_xlim(dates[0] - timedelta(days=0.7), dates[-1] + timedelta(days=0.7))
     axes.set_xlabel(f"day (UTC), {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}")
-    _plain(axes)
+    plain(axes)
 
 
-def _plain(axes: Axes) -> None:
+def plain(axes: Axes) -> None:
+    """No box around it, faint lines for the eye."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import FolderError
 from ..usage import COMPLETE
+from .meaning import why_not_by_meaning
 from .read import Record, clean, connect_to_read, records, seconds_text, when
 
 __all__ = ["REFUSED", "why_unsaved"]
@@ -39,9 +40,9 @@ def why_unsaved(con: sqlite3.Connection, folder: Path, row: Record) -> str | Non
         row["at"],
         row["id"],
     )
-    if same:
-        return _repeated(con, folder, row, same[0])
-    return _first(con, row)
+    reason = _repeated(con, folder, row, same[0]) if same else _first(con, row)
+    meaning = why_not_by_meaning(con, row)
+    return reason if meaning is None else f"{reason}; {meaning}"
 
 
 def _repeated(con: sqlite3.Connection, folder: Path, row: Record, same: Record) -> str:

@@ -16,6 +16,7 @@ from ..stats import bootstrap_mean, quantile, quantile_interval
 from . import facts
 from .advice import Signs, advise
 from .facts import AttemptFacts, Floats, Select
+from .gates import GateLine, gate_lines
 from .groups import By, Group, Spender, groups, spenders
 from .read import reading
 
@@ -163,6 +164,7 @@ class Report:
     budgets: tuple[BudgetLine, ...] = ()
     by: By | None = None
     groups: tuple[Group, ...] = ()
+    gates: tuple[GateLine, ...] = ()
     next_steps: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -224,6 +226,7 @@ def _report(con: sqlite3.Connection, select: Select, by: By | None, until: float
         budgets,
         by,
         () if by is None else groups(con, by),
+        gate_lines(con),
         advise(signs),
     )
 

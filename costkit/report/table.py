@@ -30,6 +30,7 @@ def to_table(report: Report) -> Rich:
     if report.counts.queries or report.money.attempts:
         parts += [_answers(report), _money(report), _latency(report.latency)]
         parts += [_savings(report)] if report.savings else [Text("No saving has answered a call yet.")]
+        parts += [_gates(report)] if report.gates else []
         if report.groups:
             parts += _groups(report)
         parts.append(_spenders(report))
@@ -167,6 +168,34 @@ def _savings(report: Report) -> Table:
         unknown = f"{s.unknown:,}" if s.unknown else ""
         money = (usd(s.counterfactual), usd(s.saved), percent(s.share))
         table.add_row(cell(s.kind, 20), f"{s.calls:,}", *money, unknown)
+    return table
+
+
+def _gates(report: Report) -> Table:
+    """The bound beside the money: what was promised, what is proved of it, and what proof costs."""
+    heads = (
+        "gate",
+        "state",
+        "wrong at most",
+        "certified",
+        "running average",
+        "saved",
+        "audits cost",
+        "but for audits",
+    )
+    table = grid(*heads, right=range(2, len(heads)))
+    for gate in report.gates[:_SHOWN]:
+        of = "calls" if gate.per == "request" else "hits"
+        name = gate.name if gate.model is None else f"{gate.name}, {gate.model}"
+        running = "" if gate.running is None else " to ".join(map(percent, gate.running))
+        every = None if gate.audited is None else gate.saved + gate.audited
+        certified = percent(gate.certified) or ("none" if gate.state else "?")
+        table.add_row(
+            cell(f"{gate.saving} {name}", 60), gate.state or "?", f"{percent(gate.asked)} of {of}", certified,
+            running, usd(gate.saved), usd(gate.audited), usd(every),
+        )  # fmt: skip
+    if not all(gate.state for gate in report.gates):
+        table.caption = "?: too much evidence to read for a report; `costkit gate` reads all of it"
     return table
 
 

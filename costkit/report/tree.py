@@ -49,6 +49,7 @@ def to_tree(story: Story) -> Group:
     parts: list[Any] = [tree]
     if story.left_out:
         parts.append(Text(f"... and {story.left_out:,} more calls inside this query"))
+    parts += [Text(f"Warning: {clean(warning)}", style="yellow") for warning in story.warnings]
     return Group(*parts, Text(f"Next: {_next(story)}", style="bold"))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from .charge import Charge, charges
+from .meaning import never_repeating
 from .read import Record, reading, records, storable
 from .reason import why_unsaved
 
@@ -71,11 +72,15 @@ class CallTold:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """The outermost query, which of its calls was asked for, and how many calls were left out as too many."""
+    """The outermost query, which of its calls was asked for, and how many calls were left out as too many.
+
+    ``warnings`` are of its functions, not of this query alone.
+    """
 
     asked: str
     root: CallTold
     left_out: int = 0
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: money in nano-dollars, times in Unix seconds, durations in seconds, null means unknown."""
@@ -111,7 +116,8 @@ def tell(folder: str | os.PathLike[str], query_id: str) -> Story:
             "SELECT COUNT(*) FROM queries WHERE root_id = ?", (found["root_id"],)
         ).fetchone()
         root, told = _grow(con, Path(folder), found, rows)
-        return Story(found["id"], root, max(0, every - told))
+        warnings = never_repeating(con, {str(row["name"]) for row in rows})
+        return Story(found["id"], root, max(0, every - told), warnings)
 
 
 def _find(con: sqlite3.Connection, query_id: str) -> Record:
