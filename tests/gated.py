@@ -53,7 +53,7 @@ def asked(
         for number in range(calls):
             ask(f"tell {number} topic{number % TOPICS}", tenant=f"t{number % 2}")
         kit._ledger.flush()
-        pool = kit._ports.pools(ask._plan)  # type: ignore[attr-defined]
+        pool = kit._ports.pools(ask._plan)
         assert pool is not None
         return pool.tended(None).follow().standing()
 
