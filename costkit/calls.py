@@ -55,7 +55,7 @@ class Calls:
             id=call_id,
             parent_id=None if above is None else above.request.id,
             root_id=call_id if above is None else above.request.root_id,
-            name=plan.name, version=plan.version, scope=label, key=key, exact=same, epoch=epoch,
+            name=plan.name, version=plan.version, scope=label, tag=self._tag(plan), key=key, exact=same, epoch=epoch,
             stream=plan.stream, started=started, now=now, role=role,
             reserves=bool(reservation) or not self._ports.known(plan.model_of(arguments), plan.provider),
             meaning=key is not None and plan.meaning is not None and not (parent is not None and parent.audited),
@@ -82,6 +82,11 @@ class Calls:
         session.report(done)
         if done.error is not None:
             raise done.error
+
+    def _tag(self, plan: Plan) -> str | None:
+        """The label of ``kit.scope(tag=...)``; None where there is none, or where it says who may share answers."""
+        tag = (self._scope.get() or {}).get("tag")
+        return None if tag is None or "tag" in (plan.scope or ()) else self._scopes.label({"tag": tag})
 
     def _outcome(self, session: Session, done: Done) -> Outcome[Any]:
         return Outcome(done.value, done.cost, done.latency, done.saving, session.request.id, done.ttft)

@@ -253,8 +253,8 @@ class Abandoned:
 class Request:
     """Everything about one call that is known before it runs.
 
-    ``key`` is None where no saving may act; ``reserves`` says that something must be checked before money is spent,
-    ``meaning`` that a call which means the same may have answered it.
+    ``scope`` and ``tag`` are labels. ``key`` is None where no saving may act; ``reserves`` says that something
+    must be checked before money is spent, ``meaning`` that a call which means the same may have answered it.
     """
 
     id: str
@@ -272,6 +272,7 @@ class Request:
     role: str = "call"
     reserves: bool = False
     meaning: bool = False
+    tag: str | None = None
     text: Callable[[Any], tuple[str | None, str | None]] | None = None
 
 

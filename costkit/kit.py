@@ -240,6 +240,9 @@ class Kit(Calls):
         ``budget`` is a hard cap: "0.05 USD" for everything inside this block (in this process), "5 USD/day" for
         everything under these scope values, in every process. Outer budgets go on holding.
 
+        ``tag`` names a part of the traffic, ``with kit.scope(tag="checkout"):``. It does not say who may share answers;
+        a gate counts the audits of each tag apart, and closes for one alone when its own alarm goes off.
+
         >>> import tempfile
         >>> kit = Kit(tempfile.mkdtemp() + "/kit")
         >>> with kit.scope(tenant="acme"):

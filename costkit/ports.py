@@ -178,6 +178,7 @@ class Ports:
                 model=session.model,
                 scope_id=session.scope_id,
                 scope=request.scope,
+                tag=request.tag,
                 epoch=request.epoch,
                 moment=request.now,
                 stream=request.stream,

@@ -26,7 +26,7 @@ def stands(tended: Tended) -> str:
     return repr(
         (
             gate.standing(), ladder.level, ladder.worth, ladder.strata.labels, ladder.strata.wrong, ladder.shares(),
-            ladder._shares.long(), gate.score._weights.tolist(), detector.levels, sorted(map(str, gate.closed_scopes)),
+            ladder._shares.long(), gate.score._weights.tolist(), detector.levels, sorted(map(str, gate.closed)),
             len(tended._waiting), tended.demoted_at,
         )
     )  # fmt: skip

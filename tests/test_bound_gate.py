@@ -97,14 +97,30 @@ def test_the_alarm_of_a_scope_closes_that_scope_alone() -> None:
         wrong = number % 100 == 0
         features, scope = ((1.0, 3.0), "bad") if wrong else (SURE, "good")
         gate.see(Passage("audit", 0, 0.0001, features, 1.0, gate.generation, scope), wrong)
-        if gate.closed_scopes:
+        if gate.closed:
             break
-    assert gate.closed_scopes == {"bad"} and gate.generation == 0
+    assert gate.closed == {"bad"} and gate.generation == 0
     assert gate.decide(SURE, coin=0.9, scope="bad").kind == "declined"
     assert gate.decide(SURE, coin=0.9, scope="good").kind == "served"
     assert gate.decide(SURE, coin=0.9).kind == "served"
-    worst = gate.standing().scopes[0]
+    worst = gate.standing().groups[0]
     assert worst[0] == "bad" and worst[1] == worst[2]
+
+
+def test_the_alarm_of_a_tag_closes_that_tag_alone() -> None:
+    """Wrong answers under one tag, of every tenant, close that tag; a rehearsed row's tag is none."""
+    gate = opened(labels=2000)
+    gate.see(Passage("rehearsed", 0, 0.0001, SURE, tag="row 1"), wrong=False)
+    for number in range(4000):
+        wrong, scope = number % 100 == 0, f"t{number % 7}"
+        features, tag = ((1.0, 3.0), "bad") if wrong else (SURE, "good")
+        gate.see(Passage("audit", 0, 0.0001, features, 1.0, gate.generation, scope, tag), wrong)
+        if gate.closed:
+            break
+    assert gate.closed == {"bad"} and gate.generation == 0
+    assert gate.decide(SURE, coin=0.9, scope="t1", tag="bad").kind == "declined"
+    assert gate.decide(SURE, coin=0.9, scope="t1", tag="good").kind == "served"
+    assert "row 1" not in {name for name, _, _ in gate.standing().groups}
 
 
 def test_per_request_a_scope_is_judged_per_request() -> None:
@@ -120,7 +136,7 @@ def test_per_request_a_scope_is_judged_per_request() -> None:
                 gate.see(made, wrong=coin < 0.25 * 0.05)
             else:
                 gate.see(made)
-        closed += bool(gate.closed_scopes) or gate.generation > 0
+        closed += bool(gate.closed) or gate.generation > 0
     assert closed <= 1
 
 
@@ -130,7 +146,7 @@ def test_scopes_beyond_the_thousandth_have_no_record_and_known_ones_go_on() -> N
     for number in range(1100):
         audit(gate, wrong=False, scope=f"tenant {number}", chance=1.0)
     audit(gate, wrong=False, scope="tenant 5", chance=1.0)
-    scopes = {name: audits for name, audits, _ in gate.standing().scopes}
+    scopes = {name: audits for name, audits, _ in gate.standing().groups}
     assert len(scopes) == 1000 and scopes["tenant 5"] == 2
     assert len(gate._detectors) <= 1001
 

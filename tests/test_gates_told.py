@@ -108,10 +108,10 @@ def test_the_worst_scopes_come_first(tmp_path: Path) -> None:
         rows.append(evidence(f"s{n}", "audit", wrong=int(n < 10), scope='{"tenant": "some"}'))
         rows += [evidence(f"c{n}-{k}", "audit", wrong=0, scope='{"tenant": "calm"}') for k in range(100)]
     found = told(tmp_path, shadowed(300) + rows)
-    assert [scope.label for scope in found.scopes] == [
+    assert [scope.label for scope in found.groups] == [
         f'{{"tenant": "{name}"}}' for name in ("some", "one", "calm")
     ]
-    worst = found.scopes[0]
+    worst = found.groups[0]
     assert (worst.audits, worst.wrong) == (60, 10) and worst.interval[0] < 10 / 60 < worst.interval[1]
     assert "tenant=some: 10 of 60 audits wrong" in text(found)
 
@@ -125,7 +125,7 @@ def test_a_scope_closed_for_itself(tmp_path: Path) -> None:
         for row in [evidence(f"b{n}", "audit", wrong=1, scope="bad"), *calm[n * 30 : (n + 1) * 30]]
     ]
     found = told(tmp_path, shadowed(300) + bad)
-    assert found.state == "open" and [(scope.label, scope.closed) for scope in found.scopes] == [
+    assert found.state == "open" and [(scope.label, scope.closed) for scope in found.groups] == [
         ("bad", True),
         ("others", False),
     ]

@@ -53,6 +53,23 @@ def test_an_open_gate_serves_what_means_the_same(kit: Kit, model: Model) -> None
     assert evidence(kit)[-1]["query_id"] == last["id"] and told(kit)[-1] == ("served", None)
 
 
+def test_a_tag_is_counted_apart_and_shares_answers(kit: Kit, model: Model) -> None:
+    """kit.scope(tag=...) names the traffic in the evidence; an answer stored under one tag is served under another."""
+
+    @kit.call(meaning(), **SURE, scope=None)
+    def ask(question: str) -> str:
+        return model(question)
+
+    with kit.scope(tag="shop"):
+        ask(ONE)
+    opened(kit, ask)
+    with kit.scope(tag="help"):
+        assert ask.outcome(OTHER).saving == "semantic"
+    kit._ledger.flush()
+    tags = [row["tag"] for row in evidence(kit) if row["kind"] in ("none", "served")]
+    assert tags[0] == '{"tag": "shop"}' and tags[-1] == '{"tag": "help"}'
+
+
 def test_a_semantic_hit_is_not_stored(kit: Kit, model: Model) -> None:
     """What was served for its meaning is no answer to that question: asked again it passes the gate again."""
 

@@ -34,8 +34,8 @@ _MOST_AUDITS = 500  # wrong ones; an alarm that has not gone off by then never w
 # Requests from one climb to the next.
 _EVERY = 10
 
-# Scopes that have an alarm of their own.
-_MOST_SCOPES = 1_000
+# Scopes and tags that have an alarm of their own.
+_MOST_GROUPS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class Passage:
     have been served and is checked instead), "served"; "rehearsed": a row of a log or of gold tests, no call of
     anybody's. ``rung``: of the ladder; its length for a candidate that may never be served. ``risk``: the score's
     probability that it is wrong. ``chance``: the probability with which a served answer like this one is audited.
-    ``generation``: how many demotions the gate had seen.
+    ``generation``: how many demotions the gate had seen. ``scope`` and ``tag`` are labels of the traffic it is part
+    of; a rehearsed row's tag names the row.
     """
 
     kind: Kind
@@ -62,6 +63,12 @@ class Passage:
     def labelled(self) -> bool:
         """Whether a label will come of it."""
         return self.kind in ("declined", "audit") or (self.kind == "rehearsed" and self.rung is not None)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The parts of the traffic that it belongs to, each with an alarm of its own."""
+        tag = None if self.kind == "rehearsed" else self.tag
+        return tuple(group for group in (self.scope, tag) if group is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,7 @@ class Standing:
     next_share: float | None
     next_labels: int | None
     before_demotion: float
-    scopes: tuple[tuple[str, int, int], ...]
+    groups: tuple[tuple[str, int, int], ...]
 
 
 class Gate:
@@ -109,8 +116,8 @@ class Gate:
         self.wrong_audits = 0
         self.would_be = 0
         self._detectors: dict[str | None, ShiryaevRoberts] = {}
-        self._scopes: dict[str | None, list[int]] = {}
-        self.closed_scopes: set[str | None] = set()
+        self._groups: dict[str | None, list[int]] = {}
+        self.closed: set[str] = set()
         self.labels = 0
         self._running = RunningMean(confidence=bound.confidence, most=1 / bound.audit)
         self._stale = 0
@@ -131,7 +138,7 @@ class Gate:
         risk = self.score.wrong(features)
         rung = len(ladder.edges) if veto else ladder.rung(risk)
         made = Passage("declined", rung, risk, features, 1.0, self.generation, scope, tag)
-        if rung >= ladder.level or scope in self.closed_scopes:
+        if rung >= ladder.level or not self.closed.isdisjoint(made.groups):
             return made
         chance = 1.0 if ladder.worth[rung] else self.suspicion
         return replace(made, kind="audit" if coin < chance else "served", chance=chance)
@@ -167,10 +174,11 @@ class Gate:
             self._stale = _EVERY
         self.labels += 1
         if passage.kind == "audit":
-            if passage.scope in self._scopes or len(self._scopes) < _MOST_SCOPES:
-                of = self._scopes.setdefault(passage.scope, [0, 0])
-                of[0] += 1
-                of[1] += wrong
+            for group in passage.groups or (None,):
+                if group in self._groups or len(self._groups) < _MOST_GROUPS:
+                    of = self._groups.setdefault(group, [0, 0])
+                    of[0] += 1
+                    of[1] += wrong
             self.wrong_audits += wrong
             if self._watch(passage, float(wrong) / passage.chance):
                 return True
@@ -211,10 +219,10 @@ class Gate:
             next_share=None if nearest is None else nearest[0],
             next_labels=None if nearest is None else nearest[1],
             before_demotion=self._wrong_before_alarm(served),
-            scopes=tuple(
-                (scope or "", audits, wrong_ones)
-                for scope, (audits, wrong_ones) in sorted(
-                    self._scopes.items(), key=lambda item: (-item[1][1] / max(1, item[1][0]), str(item[0]))
+            groups=tuple(
+                (group or "", audits, wrong_ones)
+                for group, (audits, wrong_ones) in sorted(
+                    self._groups.items(), key=lambda item: (-item[1][1] / max(1, item[1][0]), str(item[0]))
                 )
             ),
         )
@@ -242,8 +250,9 @@ class Gate:
         if self._detector(None).look(es):
             self._demote()
             return True
-        if passage.scope is not None and self._detector(passage.scope).look(es):
-            self.closed_scopes.add(passage.scope)
+        for group in passage.groups:
+            if self._detector(group).look(es):
+                self.closed.add(group)
         return False
 
     def _wrong_before_alarm(self, served: float) -> float:
@@ -270,19 +279,19 @@ class Gate:
             wrong += 1 / chance - 1
         return math.inf
 
-    def _detector(self, scope: str | None) -> ShiryaevRoberts:
-        if scope not in self._detectors:
-            if len(self._detectors) > _MOST_SCOPES:
+    def _detector(self, group: str | None) -> ShiryaevRoberts:
+        if group not in self._detectors:
+            if len(self._detectors) > _MOST_GROUPS:
                 return ShiryaevRoberts(self.bound.arl)
-            self._detectors[scope] = ShiryaevRoberts(self.bound.arl)
-        return self._detectors[scope]
+            self._detectors[group] = ShiryaevRoberts(self.bound.arl)
+        return self._detectors[group]
 
     def _demote(self) -> None:
         """Nothing is served any more; what was learned of rates and shares is of another world, and starts anew."""
         self.generation += 1
         self.ladder = Ladder(self.bound)
         self._detectors.clear()
-        self.closed_scopes.clear()
+        self.closed.clear()
         self._stale = 0
 
     def _moves(self, passage: Passage) -> bool:

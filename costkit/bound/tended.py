@@ -58,14 +58,19 @@ class Tended:
         self._unheard, self._heard_at = 0, time.monotonic()
 
     def decide(
-        self, features: tuple[float, ...] | None, *, veto: bool = False, scope: str | None = None
+        self,
+        features: tuple[float, ...] | None,
+        *,
+        veto: bool = False,
+        scope: str | None = None,
+        tag: str | None = None,
     ) -> Passage:
         """What happens to a call with this candidate, on all evidence committed by now."""
         with self._lock:
             self._follow()
             self._unheard += 1
             veto = veto or self._blind()
-            return self.gate.decide(features, coin=self._random.random(), veto=veto, scope=scope)
+            return self.gate.decide(features, coin=self._random.random(), veto=veto, scope=scope, tag=tag)
 
     @property
     def generation(self) -> int:

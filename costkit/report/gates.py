@@ -23,7 +23,6 @@ __all__ = [
     "GateLine",
     "GateTold",
     "Named",
-    "Scoped",
     "deciding",
     "gate_lines",
     "gates",
@@ -44,8 +43,8 @@ _QUICK = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Scoped:
-    """Audits of one scope (its label as in the ledger, None: everybody), with the exact interval of their share wrong.
+class Grouped:
+    """Audits of one scope or tag (its label in the ledger, None: neither), and the exact interval of their share wrong.
 
     ``closed``: its own alarm went off, and nothing is served there until the gate starts anew.
     """
@@ -81,7 +80,7 @@ class GateTold:
     since: float
     demoted_at: tuple[float, ...]
     alone: int
-    scopes: tuple[Scoped, ...]
+    groups: tuple[Grouped, ...]
     saved: int
     audited: int | None
     waiting: int
@@ -276,7 +275,7 @@ def _told(con: sqlite3.Connection, row: Named, waiting: int, lost: int) -> GateT
         judge=str(about.get("judge_name", "")), encoder=str(about.get("encoder", "")),
         model=row.model, standing=standing,
         since=_since(con, tended, standing, row.at), demoted_at=tuple(tended.demoted_at),
-        alone=gate.counts["none"], scopes=_scopes(standing, gate.closed_scopes, row.bound.confidence),
+        alone=gate.counts["none"], groups=_groups(standing, gate.closed, row.bound.confidence),
         saved=saved, audited=audited, waiting=waiting, lost=lost, fresh=fresh, told_apart=told_apart,
     )  # fmt: skip
 
@@ -293,11 +292,11 @@ def _since(con: sqlite3.Connection, tended: Tended, standing: Standing, named: f
     return named if last is None else float(last)
 
 
-def _scopes(standing: Standing, closed: set[str | None], confidence: float) -> tuple[Scoped, ...]:
+def _groups(standing: Standing, closed: set[str], confidence: float) -> tuple[Grouped, ...]:
     """Those with audits, the worst first: by the lower limit, so that one unlucky audit is not the worst of all."""
     found = [
-        Scoped(label or None, audits, wrong, binomial_limits(wrong, audits, confidence), (label or None) in closed)
-        for label, audits, wrong in standing.scopes
+        Grouped(label or None, audits, wrong, binomial_limits(wrong, audits, confidence), label in closed)
+        for label, audits, wrong in standing.groups
     ]  # fmt: skip
     return tuple(
         sorted(found, key=lambda one: (not one.closed, -one.interval[0], -one.interval[1], one.label or ""))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from costkit.bound import PER_REQUEST
 from costkit.bound.ladder import rungs_of
-from costkit.report.gates import GateTold, Scoped, lonely
+from costkit.report.gates import GateTold, Grouped, lonely
 from costkit.report.read import clean, percent, usd, when
 from costkit.report.table import cell, grid, label_text
 
@@ -154,14 +154,14 @@ def _promise(gate: GateTold) -> list[Line]:
 
 
 def _worst(gate: GateTold) -> list[Line]:
-    shown = [one for one in gate.scopes if one.wrong or one.closed][:_WORST]
-    lines = [("worst" if not number else "", _scope(one)) for number, one in enumerate(shown)]
-    rest = len(gate.scopes) - len(shown)
-    more = f"{rest:,} more scope{'s' if rest != 1 else ''} with audits; --json holds them"
+    shown = [one for one in gate.groups if one.wrong or one.closed][:_WORST]
+    lines = [("worst" if not number else "", _group(one)) for number, one in enumerate(shown)]
+    rest = len(gate.groups) - len(shown)
+    more = f"{rest:,} more scope{'s' if rest != 1 else ''} or tags with audits; --json holds them"
     return [*lines, ("", more)] if lines and rest else lines
 
 
-def _scope(one: Scoped) -> str:
+def _group(one: Grouped) -> str:
     shut = "; closed for it alone, by its own alarm" if one.closed else ""
     label = clean(label_text(one.label, "everybody"), 60)
     return f"{label}: {one.wrong:,} of {one.audits:,} audits wrong [{_span(one.interval)}]{shut}"

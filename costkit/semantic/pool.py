@@ -160,6 +160,7 @@ class Pool:
         model: str | None,
         scope_id: str,
         scope: str | None,
+        tag: str | None = None,
         epoch: str,
         moment: Moment,
         stream: bool,
@@ -167,8 +168,8 @@ class Pool:
     ) -> Sought | None:
         """What is stored that means the same, and what the gate says; None where the call has no text to go by.
 
-        ``keyed`` are the arguments that must be identical, the claimed one among them; ``scope`` is its label; ``ttl``
-        is what now holds, for an entry may have been made under a longer one.
+        ``keyed`` are the arguments that must be identical, the claimed one among them; ``scope`` and ``tag`` are
+        labels; ``ttl`` is what now holds, for an entry may have been made under a longer one.
         """
         asked = claimed(arguments.get(self.meaning.settings.text))
         if asked is None:
@@ -199,7 +200,10 @@ class Pool:
             else:
                 key = choice.key
         passage = tended.decide(
-            None if choice is None else choice.features, veto=choice is not None and choice.veto, scope=scope
+            None if choice is None else choice.features,
+            veto=choice is not None and choice.veto,
+            scope=scope,
+            tag=tag,
         )
         if passage.kind == "served" and self._ledger.failing:
             passage = replace(passage, kind="declined", chance=1.0)  # what nobody can check is not served
