@@ -90,6 +90,7 @@ class _Known:
     rest: Any
     model: str | None
     at: float | None
+    sources: Any
 
 
 def plan_of(ask: Any, call: str) -> tuple[Plan, tuple[Any, ...]]:
@@ -199,6 +200,7 @@ class Certifier:
             *asked,
             plan.model_of(arguments),
             at,
+            arguments.get(self._pool.meaning.settings.sources or ""),
         )
 
     @property
@@ -242,7 +244,15 @@ class Certifier:
             before = tags(con, gate)
         named = [self._tag(row) for row in known]
         return [
-            Asked(row.text, row.answer, f"{row.scope_id} {space}", row.label, tag=tag, known=tag in before)
+            Asked(
+                row.text,
+                row.answer,
+                f"{row.scope_id} {space}",
+                row.label,
+                tag=tag,
+                known=tag in before,
+                sources=row.sources,
+            )
             for row, space, tag in zip(known, spaces, named, strict=True)
         ]
 

@@ -1,8 +1,8 @@
 """What is known of a candidate beside its neighbours: the features that the gate's score is made of.
 
-Of a stored question no text is kept, only a :class:`Profile`: keyed digests of its words and marks. Neighbours whose
-answers are the same by the judge's own grouping speak for one another: the candidate is the nearest entry of the answer
-that the nearest questions agree on, not just the nearest entry.
+Of a stored question no text is kept, only a :class:`Profile`: keyed digests of its words, marks and sources.
+Neighbours whose answers are the same by the judge's own grouping speak for one another: the candidate is the nearest
+entry of the answer that the nearest questions agree on, not just the nearest entry.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import hashlib
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from costkit.marks import KINDS, marks
+from costkit.semantic.sources import Sources, sources_of
 
 __all__ = ["NEIGHBOURS", "PRIOR", "Choice", "Neighbour", "Profile", "Profiler", "choose"]
 
@@ -24,32 +26,47 @@ _SOFTER = 0.1
 
 _SOFT_KINDS = ("negations", "names", "questions", "order")
 
-# Before any label: near, agreed on, alone and alike in words is right; another negation, name or question is wrong.
-PRIOR = (0.0, 0.5, 0.5, 0.3, 0.5, 0.5, 0.3, 0.2, -1.0, -0.5, -0.3, -0.3)
+# Before any label: near, agreed on, alone and alike in words and sources is right; another negation, name or question
+# is wrong.
+PRIOR = (0.0, 0.5, 0.5, 0.3, 0.5, 0.5, 0.3, 0.2, 0.3, -1.0, -0.5, -0.3, -0.3)
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Digests of a text's words, and one digest for each kind of marks (0: none of them)."""
+    """Digests of a text's words, one digest for each kind of marks (0: none of them), and the sources at hand."""
 
     words: frozenset[int]
     marks: tuple[int, ...]
+    sources: Sources = field(default_factory=frozenset[tuple[int, int]])
 
     def pack(self) -> bytes:
         """As bytes, for the index."""
-        return struct.pack(f"<{len(KINDS)}I{len(self.words)}I", *self.marks, *sorted(self.words))
+        sources = [number for source in sorted(self.sources) for number in source]
+        return struct.pack(
+            f"<{len(KINDS)}I{1 + len(sources) + len(self.words)}I",
+            *self.marks, len(self.sources), *sources, *sorted(self.words),
+        )  # fmt: skip
 
     @classmethod
     def unpack(cls, body: bytes) -> Profile:
         """The inverse of :meth:`pack`; raises struct.error on anything else."""
         numbers = struct.unpack(f"<{len(body) // 4}I", body)
-        if len(numbers) < len(KINDS):
+        known, rest = len(KINDS), numbers[len(KINDS) + 1 :]
+        if len(numbers) <= known or 2 * numbers[known] > len(rest):
             raise struct.error("not a profile")
-        return cls(frozenset(numbers[len(KINDS) :]), numbers[: len(KINDS)])
+        told, words = rest[: 2 * numbers[known]], rest[2 * numbers[known] :]
+        return cls(frozenset(words), numbers[:known], frozenset(zip(told[::2], told[1::2], strict=True)))
 
     def differs(self, other: Profile, kinds: Sequence[str]) -> bool:
         """Whether the texts differ in one of these kinds of marks."""
         return any(self.marks[KINDS.index(kind)] != other.marks[KINDS.index(kind)] for kind in kinds)
+
+    def outdates(self, other: Profile) -> bool:
+        """Whether one of the other's sources is at hand here with another text."""
+        if not other.sources or self.sources == other.sources:
+            return False
+        now = dict(self.sources)
+        return any(id in now and (id, text) not in self.sources for id, text in other.sources)
 
 
 class Profiler:
@@ -66,14 +83,19 @@ class Profiler:
         self._key = key[:64]
         self._known: dict[str, int] = {}
 
-    def of(self, text: str) -> Profile:
-        """The profile of a text."""
+    def of(self, text: str, passages: Any = None) -> Profile:
+        """The profile of a text, and of the passages retrieved for it."""
         found = marks(text)
         kinds = (getattr(found, kind) for kind in KINDS)
         return Profile(
             frozenset(self._digest(word) for word in found.words),
             tuple(self._digest(_plain(kind)) if kind else 0 for kind in kinds),
+            self.sources(passages),
         )
+
+    def sources(self, passages: Any) -> Sources:
+        """The digests of passages; empty where there are none."""
+        return frozenset() if passages is None else sources_of(passages, self._key)
 
     def _digest(self, text: str) -> int:
         known = self._known.get(text)
@@ -125,7 +147,11 @@ def choose(profile: Profile, neighbours: Sequence[Neighbour], veto: Sequence[str
     best = max(voices, key=lambda group: voices[group])
     own = [n for n in neighbours if n.group == best]
     others = [n for n in neighbours if n.group != best]
-    allowed = [n for n in own if n.trusted and not profile.differs(n.profile, veto)]
+    allowed = [
+        n
+        for n in own
+        if n.trusted and not profile.differs(n.profile, veto) and not profile.outdates(n.profile)
+    ]
     candidate = (allowed or own)[0]
     overlaps = {n.key: _overlap(profile.words, n.profile.words) for n in neighbours}
     rival = others[0].similarity if others else neighbours[-1].similarity
@@ -141,9 +167,15 @@ def choose(profile: Profile, neighbours: Sequence[Neighbour], veto: Sequence[str
         min(cosine, 0.9) * vote * 4 - 2.5,
         (overlaps[candidate.key] - 0.4) * 3,
         (max(overlaps[n.key] for n in own) - rival_words) * 4,
+        _shared(profile.sources, candidate.profile.sources),
         *(float(profile.differs(candidate.profile, (kind,))) for kind in _SOFT_KINDS),
     )
     return Choice(candidate.key, features, not allowed)
+
+
+def _shared(one: Sources, other: Sources) -> float:
+    """How many sources are the same, from -1 to 1; 0 where nobody said what they are."""
+    return 2.0 * len(one & other) / len(one | other) - 1.0 if one or other else 0.0
 
 
 def _overlap(one: frozenset[int], other: frozenset[int]) -> float:

@@ -187,7 +187,8 @@ class Pool:
             self._warn(f"{self.name}: a call went without the semantic tier ({exc})")
             return None
         namespace = self.namespace(keyed, rest, tended)
-        profile = self.profiler.of(text)
+        passages = arguments.get(self.meaning.settings.sources or "")
+        profile = self.profiler.of(text, passages)
         near = self._index.search(scope_id, namespace, vector, k=NEIGHBOURS, now=moment.wall, epoch=epoch)
         choice = choose(
             profile, self._neighbours(near.rows, near.similarities.tolist()), self.meaning.settings.veto

@@ -20,6 +20,7 @@ from costkit.embed import Vectors
 from costkit.errors import JudgeError
 from costkit.semantic.features import NEIGHBOURS, Neighbour, Profile, Profiler, choose
 from costkit.semantic.pool import Meaning, group_of, may_enter
+from costkit.semantic.sources import Sources
 
 __all__ = ["Asked", "Met", "Rehearsal"]
 
@@ -35,7 +36,8 @@ class Asked:
     """One row: what was asked, and what the answer was.
 
     ``text`` is the claimed text, ``same`` stands for all that must be identical besides, ``scope`` says who may share
-    answers, ``at`` is in Unix seconds. ``tag`` names the row in the evidence; ``known``: the gate has seen it.
+    answers, ``at`` is in Unix seconds. ``tag`` names the row in the evidence; ``known``: the gate has seen it;
+    ``sources`` are the passages at hand.
     """
 
     text: str
@@ -45,6 +47,7 @@ class Asked:
     at: float = 0.0
     tag: str | None = None
     known: bool = False
+    sources: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Met:
 
 @dataclass(slots=True)
 class _Room:
-    """The different texts of one scope and namespace, in the order they were first asked."""
+    """The different texts (with what was at hand) of one scope and namespace, in the order they were first asked."""
 
     texts: list[int] = field(default_factory=list[int])
     places: dict[int, int] = field(default_factory=dict[int, int])
@@ -99,11 +102,15 @@ class Rehearsal:
     ) -> None:
         self.meaning, self.rows, self.ttl = meaning, rows, ttl
         self._admits = admits
-        numbers: dict[str, int] = {}
-        self._text = [numbers.setdefault(row.text, len(numbers)) for row in rows]
         profiler = Profiler(b"") if profiler is None else profiler
-        self.profiles: list[Profile] = [profiler.of(text) for text in numbers]
-        self.vectors = _embedded(meaning, list(numbers), told)
+        numbers: dict[tuple[str, Sources], int] = {}
+        self._text = [
+            numbers.setdefault((row.text, profiler.sources(row.sources)), len(numbers)) for row in rows
+        ]
+        self.profiles: list[Profile] = [
+            replace(profiler.of(text), sources=sources) for text, sources in numbers
+        ]
+        self.vectors = _embedded(meaning, [text for text, _ in numbers], told)
         self._lay_out()
         answers: dict[str, tuple[str | None, str | None]] = {}
         self._groups = [_groups_of(meaning, row.answer, answers) for row in rows]

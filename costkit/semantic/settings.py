@@ -56,9 +56,11 @@ def semantic(
             prompt, model, tool list or temperature never shares an answer.
         encoder: what turns texts into vectors: a callable ``list[str] -> array (n, d)``, or a name that
             :mod:`costkit.embed` knows. Default: its default encoder.
-        sources: an argument with retrieved passages that vary with the phrasing; it is left out of what must be
-            identical, and bears on nothing else. Bump the epoch of the knowledge base (``exact(epoch=...)``) when its
-            documents change.
+        sources: an argument with retrieved passages that vary with the phrasing: texts, (id, text) pairs, or mappings
+            and objects with an id and a text. It is left out of what must be identical; how many passages two calls
+            share counts in the score instead, and no answer is served that was made from a passage which is at hand
+            now, by its id, with another text. Bump the epoch of the knowledge base (``exact(epoch=...)``) when
+            documents change: of a passage that was not retrieved again nothing is known.
         veto: in what the two questions may never differ (:data:`costkit.marks.KINDS`): numbers, ids, dates and quoted
             spans unless you say otherwise; ``()``: nothing, then they only count in the score.
         admit: called with an answer (of a stream the one that its chunks make), says whether it may stand for another
