@@ -8,7 +8,7 @@ GOLD ?=
 LIVE ?=
 DEMO_ARGS = $(if $(DOCS),--docs "$(DOCS)") $(if $(QUESTIONS),--questions "$(QUESTIONS)") $(if $(GOLD),--gold "$(GOLD)") $(if $(LIVE),--live)
 
-.PHONY: help demo test test-vllm lint types check serve stop record overhead overhead-peers loop bad-input budget crash hostile simulate semantic pairs lookup validity demo-picture clean
+.PHONY: help demo test test-vllm lint types check serve serve-gpu replicas stop record vllm-compare overhead overhead-peers loop bad-input budget crash hostile simulate semantic pairs lookup lookup-peers validity demo-picture soak deadlines clean
 
 help:                ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*##/\t/' | expand -t 16
@@ -36,9 +36,13 @@ demo-picture: $(VENV)/.demo  ## the demo, and its picture into the README
 test: $(VENV)/.dev   ## all tests (those of the real vLLM only where it is set up: make test-vllm)
 	@$(BIN)/python -m pytest
 
-test-vllm: $(VENV)/.dev  ## protocol test against a real vLLM with a tiny random model (sets vLLM up)
+test-vllm: $(VENV)/.dev  ## a real vLLM (sets it up): protocol, metrics, 503, router, a load run, gold items in float32
 	@$(BIN)/python -m serving.engine setup
 	@COSTKIT_TEST_VLLM=1 $(BIN)/python -m pytest -m vllm tests/serving
+
+vllm-compare: $(VENV)/.dev  ## load runs beside vllm bench serve; prefix cache and costkit on and off (about 40 minutes)
+	@$(BIN)/python -m serving.engine setup
+	@$(BIN)/python -m tests.benchmarks.vllm_compare --json
 
 lint: $(VENV)/.dev   ## ruff, format and rules
 	@$(BIN)/ruff check .
@@ -49,8 +53,14 @@ types: $(VENV)/.dev  ## mypy and pyright, strict
 
 check: lint types test  ## everything that must be green
 
-serve:               ## real vLLM on CPU on port 8000 (sets itself up; Ctrl-C stops it)
-	@$(PYTHON) -m serving.engine serve
+serve:               ## real vLLM on CPU on port 8000, PROFILE=ci or local, MODEL=smollm2 or cheap (Ctrl-C stops it)
+	@$(PYTHON) -m serving.engine serve --profile $(or $(PROFILE),ci) --model $(or $(MODEL),smollm2)
+
+serve-gpu:           ## plain vLLM on this machine's GPU: serving/profiles/gpu.yaml
+	@$(PYTHON) -m serving.engine serve --profile gpu
+
+replicas:            ## two real vLLMs behind vllm-router on port 8000 (sets itself up; Ctrl-C stops them)
+	@$(PYTHON) -m serving.engine replicas --profile $(or $(PROFILE),ci) --model $(or $(MODEL),smollm2)
 
 stop:                ## stop servers left in the background
 	@$(PYTHON) -m serving.engine stop
@@ -92,11 +102,21 @@ pairs: $(VENV)/.dev  ## labelled pairs of questions: true pairs served when 1 % 
 	@$(BIN)/python -m tests.benchmarks.pairs
 
 lookup: $(VENV)/.dev  ## what a semantic look-up costs at 1,000, 10,000 and 100,000 questions
+	@$(BIN)/python -m tests.benchmarks.lookup --json --rounds 0
+
+lookup-peers: $(VENV)/.dev  ## the same beside GPTCache, bare and below LangChain (sets them up once)
+	@$(BIN)/python -m tests.benchmarks.lookup_peers setup
 	@$(BIN)/python -m tests.benchmarks.lookup --json
 
 validity: $(VENV)/.dev  ## the bound under simulation: how often it is broken
 	@$(BIN)/python -m tests.benchmarks.validity
 	@$(BIN)/python -m pytest -m soak --timeout 1800 tests
 
+soak: $(VENV)/.dev   ## the assistant with costkit under load for MINUTES (30): memory, rows, overhead
+	@$(BIN)/python -m tests.benchmarks.soak --minutes $(or $(MINUTES),30) --json
+
+deadlines: $(VENV)/.dev  ## how late the simulated server's tokens are at 500 requests a second
+	@$(BIN)/python -m tests.benchmarks.simulated_deadlines --json
+
 clean:               ## remove what was set up and run
-	@rm -rf $(VENV) .venv-peers demo-out serving/.run .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) .venv-peers demo-out soak-out serving/.run .mypy_cache .ruff_cache .pytest_cache

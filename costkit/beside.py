@@ -56,7 +56,7 @@ class Beside:
         self.session.free = True
         return self.session.abandoned(error)
 
-    def close(self, effect: Effect, exc: GeneratorExit) -> Left | bool | None:
+    def close(self, effect: Effect, exc: GeneratorExit) -> Left | None:
         """Closed while this effect was performed: what the flow is told, which writes its row and ends.
 
         Only the outermost coroutine can go on then: every one that awaits gets a GeneratorExit of its own.
@@ -66,9 +66,7 @@ class Beside:
             return Left(exc)
         self.cancelled = exc
         if isinstance(effect, Judge) and self._asked is not None:
-            with contextlib.suppress(TimeoutError):  # a judge that takes long is asked in a thread of its own
-                verdict: bool | None = self._asked.result(1.0)
-                return verdict
+            self.ports.judged_later(self._asked, effect, self.session)  # the loop waits for nobody
         return None
 
     def join(self, effect: Join) -> Any:

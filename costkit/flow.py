@@ -41,8 +41,9 @@ from .effects import (
 )  # fmt: skip
 from .errors import BudgetExceeded, BudgetUnavailable, ConfigError, RecentFailure
 from .exact import Exact
-from .ledger import Evidence, Query
+from .ledger import Evidence
 from .store import Entry
+from .written import entry_of, failure_of, row, total
 
 if TYPE_CHECKING:
     from .semantic.pool import Sought
@@ -87,22 +88,27 @@ def flow(request: Request, clock: Callable[[], float]) -> Flow:
             return (yield from _lead(request, exact, key, clock, sought))
         if isinstance(joined, Landed):
             if not _too_old(request, exact, joined.entry):
-                audited = sought if sought is not None and sought.audits and not joined.lossy else None
                 done = yield from _serve(
-                    request, joined.entry, "coalesced", clock, joined.ttft, sought=audited, lossy=joined.lossy
+                    request,
+                    joined.entry,
+                    "coalesced",
+                    clock,
+                    joined.ttft,
+                    sought=_audited(sought),
+                    lossy=joined.lossy,
                 )
                 if done is not None:
                     return done
             continue
         if isinstance(joined, Whole):
-            return (yield from _pass_on(request, joined, clock))
+            return (yield from _pass_on(request, joined, clock, sought))
         if isinstance(joined, Left):
-            return (yield from _fail(request, joined.error, clock, left=True))
+            return (yield from _fail(request, joined.error, clock, left=True, sought=sought))
         if joined.alone:
             return (yield from _run(request, exact, None, clock, sought))
         lost += joined.error is not None
         if joined.error is not None and (joined.emitted or lost >= MAX_LOST or exact.negative):
-            return (yield from _fail(request, joined.error, clock))
+            return (yield from _fail(request, joined.error, clock, sought=sought))
 
 
 def _lead(
@@ -114,7 +120,7 @@ def _lead(
         claim = yield Claim(key, exact.wait)
         if isinstance(claim, Left):
             yield Land(key, None, None, gone=True)
-            return (yield from _fail(request, claim.error, clock, left=True))
+            return (yield from _fail(request, claim.error, clock, left=True, sought=sought))
         # Whoever led before may have stored the answer between our look-up and our claim.
         hit = yield from _look(request, exact, key, clock, saving=saving, leading=True, sought=sought)
         if hit is not None:
@@ -125,7 +131,7 @@ def _lead(
         left = yield Pause(pause)
         if isinstance(left, Left):
             yield Land(key, None, None, gone=True)
-            return (yield from _fail(request, left.error, clock, left=True))
+            return (yield from _fail(request, left.error, clock, left=True, sought=sought))
         pause, saving = min(pause * 1.5, LAST_PAUSE), "coalesced"
 
 
@@ -140,7 +146,10 @@ def _renew(request: Request, exact: Exact, key: str, clock: Callable[[], float])
         entry: Entry | None = yield Lookup(key, fresh=True)
         stale = entry is None or not _servable(request, exact, entry) or _is_stale(request, exact, entry)
         if isinstance(claim, Claimed) and stale:
-            return (yield from _run(request, exact, key, clock))
+            sought: Sought | None = None
+            if request.meaning:
+                sought = yield Seek()
+            return (yield from _run(request, exact, key, clock, sought))
         yield Land(key, None, None, gone=True)
     return Done(None, Cost(), clock() - request.started, None)
 
@@ -175,7 +184,7 @@ def _look(
     if entry is None or not _servable(request, exact, entry):
         return None
     if entry.failed:
-        return (yield from _remember(request, exact, entry, clock, leading))
+        return (yield from _remember(request, exact, entry, clock, leading, sought))
     try:
         value = entry.value()
     except codec.Unreadable:
@@ -185,12 +194,17 @@ def _look(
         yield Land(key, entry, None)
     if stale:
         yield Refresh()
-    audited = sought if sought is not None and sought.audits and not stale else None
-    return (yield from _answer(request, value, entry, "stale" if stale else saving, clock, sought=audited))
+    saved_by = "stale" if stale else saving
+    return (yield from _answer(request, value, entry, saved_by, clock, sought=_audited(sought)))
 
 
 def _remember(
-    request: Request, exact: Exact, entry: Entry, clock: Callable[[], float], leading: bool
+    request: Request,
+    exact: Exact,
+    entry: Entry,
+    clock: Callable[[], float],
+    leading: bool,
+    sought: Sought | None,
 ) -> Generator[Effect, Any, Done | None]:
     """A call that failed a moment ago is not made again."""
     age = max(0.0, entry.age(request.now))
@@ -203,7 +217,7 @@ def _remember(
     if leading and request.key is not None:
         # The followers see for themselves: for those who asked later it may be forgotten.
         yield Land(request.key, None, None, gone=True)
-    return (yield from _fail(request, error, clock))
+    return (yield from _fail(request, error, clock, sought=sought))
 
 
 def _serve(
@@ -239,12 +253,9 @@ def _answer(
     latency = clock() - request.started
     if request.stream and ttft is None:
         ttft = latency
-    query = _row(request, value, saved_by=saving, latency=latency, counterfactual=entry.cost, ttft=ttft)
-    evidence = None
-    if sought is not None:
-        # Another call has answered what was to be audited: its answer decides.
-        wrong = (yield Judge(sought, value)) if sought.audits else None
-        evidence = sought.evidence(request.id, request.now.wall, wrong)
+    query = row(request, value, saved_by=saving, latency=latency, counterfactual=entry.cost, ttft=ttft)
+    # Another call has answered what was to be audited: its answer decides.
+    evidence = yield from _label(request, sought, value, clock, reference=not lossy and saving != "stale")
     yield Write(query, (), sought is not None and sought.audits, evidence=evidence)
     cost = Cost(counterfactual=entry.cost or 0, unknown=int(entry.cost is None))
     return Done(value, cost, latency, saving, ttft=ttft, lossy=lossy or saving == "semantic")
@@ -264,18 +275,20 @@ def _run(
         if not isinstance(reply, Held):
             if key is not None:
                 yield Land(key, None, None, gone=True)
-            return (yield from _fail(request, reply.error, clock, left=isinstance(reply, Left)))
+            return (
+                yield from _fail(request, reply.error, clock, left=isinstance(reply, Left), sought=sought)
+            )
         held = reply.amount
     result = yield Call()
     own: tuple[Attempt, ...] = result.own
-    spent = _total(own, result.nested)
+    spent = total(own, result.nested)
     entry, value, why = None, None, None
     error: BaseException | None = None
     if isinstance(result, Returned):
         value = result.value
         if exact is not None and key is not None:
             try:
-                entry, admitted = _entry(request, exact, result, spent)
+                entry, admitted = entry_of(request, exact, result, spent)
             except codec.NotStorable as exc:
                 why, admitted = str(exc), False
             except Exception as exc:  # noqa: BLE001 - the user's admit: recorded, then raised
@@ -293,9 +306,9 @@ def _run(
     gone = left or isinstance(error, _CALLERS_OWN)
     if key is not None:
         yield Land(key, entry, None if gone else error, gone, why, lossy)
-    latency, evidence = clock() - request.started, (yield from _label(request, sought, result))
-    paid = _total(own, Cost())
-    query = _row(
+    latency, evidence = clock() - request.started, (yield from _told(request, sought, result, clock))
+    paid = total(own, Cost())
+    query = row(
         request, value, latency=latency, ttft=result.ttft, provider=paid.provider, unknown=paid.unknown,
         counterfactual=None if paid.unknown else paid.provider, complete=not left,
         error=None if error is None else type(error).__name__, reserved=held,
@@ -307,94 +320,62 @@ def _run(
     return Done(value, spent, latency, None, error, result.ttft)
 
 
-def _label(
-    request: Request, sought: Sought | None, result: Returned | Raised | Abandoned
+def _told(
+    request: Request, sought: Sought | None, result: Returned | Raised | Abandoned, clock: Callable[[], float]
 ) -> Generator[Effect, Any, Evidence | None]:
     """What the gate's candidate turned out to be; only a whole answer of the reference path tells."""
-    if sought is None or not isinstance(result, Returned) or result.lossy or not result.whole:
+    if request.role == "refresh":
         return None
-    wrong = (yield Judge(sought, result.value)) if sought.passage.labelled else None
-    return sought.evidence(request.id, request.now.wall, wrong)
+    if isinstance(result, Returned) and result.whole:
+        return (yield from _label(request, sought, result.value, clock, reference=not result.lossy))
+    return (yield from _label(request, _audited(sought), None, clock, reference=False))
+
+
+def _label(
+    request: Request, sought: Sought | None, value: Any, clock: Callable[[], float], *, reference: bool
+) -> Generator[Effect, Any, Evidence | None]:
+    """The row for the gate, with the judge's word where ``value`` is an answer of the reference path."""
+    if sought is None:
+        return None
+    wrong = None
+    if not reference:
+        sought = sought.unlabelled()
+    elif sought.passage.labelled:
+        wrong = yield Judge(sought, value)
+    # Dated when it is written, by a clock that does not jump: the label of a long call is not late.
+    return sought.evidence(request.id, request.now.wall + clock() - request.started, wrong)
+
+
+def _audited(sought: Sought | None) -> Sought | None:
+    """What was drawn for an audit leaves a row however its call ends; anything else only with an answer of its own."""
+    return sought if sought is not None and sought.audits else None
 
 
 def _keep_failure(request: Request, exact: Exact, key: str, result: Raised) -> Generator[Effect, Any, None]:
     found: Entry | None = yield Lookup(key, fresh=True)
     # Somebody who did not wait so long may have stored the answer meanwhile.
     if found is None or found.failed or not _servable(request, exact, found):
-        yield Keep(key, _failure(request, exact, result))
+        yield Keep(key, failure_of(request, exact, result))
 
 
-def _pass_on(request: Request, whole: Whole, clock: Callable[[], float]) -> Flow:
+def _pass_on(request: Request, whole: Whole, clock: Callable[[], float], sought: Sought | None) -> Flow:
     value, latency = list(whole.chunks), clock() - request.started
-    query = _row(request, value, saved_by="coalesced", latency=latency, counterfactual=None, ttft=whole.ttft)
-    yield Write(query, (), False)
+    query = row(request, value, saved_by="coalesced", latency=latency, counterfactual=None, ttft=whole.ttft)
+    evidence = yield from _label(request, _audited(sought), value, clock, reference=not whole.lossy)
+    yield Write(query, (), evidence is not None, evidence=evidence)
     return Done(value, Cost(unknown=1), latency, "coalesced", ttft=whole.ttft, lossy=whole.lossy)
 
 
-def _fail(request: Request, error: BaseException, clock: Callable[[], float], left: bool = False) -> Flow:
-    latency = clock() - request.started
-    name = type(error).__name__
-    yield Write(
-        _row(request, None, latency=latency, counterfactual=0, complete=not left, error=name), (), False
-    )
+def _fail(
+    request: Request,
+    error: BaseException,
+    clock: Callable[[], float],
+    left: bool = False,
+    *,
+    sought: Sought | None = None,
+) -> Flow:
+    latency, name = clock() - request.started, type(error).__name__
+    query = row(request, None, latency=latency, counterfactual=0, complete=not left, error=name)
+    evidence = yield from _label(request, _audited(sought), None, clock, reference=False)
+    yield Write(query, (), evidence is not None, evidence=evidence)
     return Done(None, Cost(), latency, None, error)
-
-
-def _entry(request: Request, exact: Exact, result: Returned, spent: Cost) -> tuple[Entry, bool]:
-    admitted = exact.admits(result.value, result.finish) and not result.lossy
-    return Entry(
-        payload=codec.encode(result.value),
-        at=request.now.wall,
-        ttl=exact.ttl,
-        life=exact.life,
-        cost=None if spent.unknown else spent.counterfactual,
-        latency=result.latency,
-        stream=request.stream,
-        epoch=request.epoch,
-        mono=request.now.mono,
-        boot=request.now.boot,
-    ), admitted
-
-
-def _failure(request: Request, exact: Exact, result: Raised) -> Entry:
-    """That the call failed, from now on: it may have taken longer to fail than this is to be remembered."""
-    took = result.latency
-    return Entry(
-        payload=b"",
-        at=request.now.wall + took,
-        ttl=exact.negative,
-        life=exact.negative,
-        latency=took,
-        stream=request.stream,
-        epoch=request.epoch,
-        failed=type(result.error).__name__,
-        mono=request.now.mono + took,
-        boot=request.now.boot,
-    )
-
-
-def _total(own: tuple[Attempt, ...], nested: Cost) -> Cost:
-    paid = sum(a.cost for a in own if a.cost is not None)
-    return Cost(
-        provider=nested.provider + paid,
-        counterfactual=nested.counterfactual + paid,
-        overhead=nested.overhead,
-        unknown=nested.unknown + sum(a.cost is None for a in own),
-        estimated=nested.estimated or any(a.usage_state == "estimated" for a in own),
-    )
-
-
-def _row(
-    request: Request, value: Any, *, latency: float, counterfactual: int | None, provider: int = 0,
-    unknown: int = 0,
-    saved_by: str | None = None, ttft: float | None = None, complete: bool = True, error: str | None = None,
-    reserved: int | None = None,
-) -> Query:  # fmt: skip
-    asked, answered = (None, None) if request.text is None else request.text(value)
-    return Query(
-        id=request.id, parent_id=request.parent_id, root_id=request.root_id, name=request.name,
-        version=request.version, scope=request.scope, key=request.key, at=request.now.wall, latency=latency,
-        ttft=ttft,
-        saved_by=saved_by, role=request.role, provider_cost=provider, counterfactual_cost=counterfactual,
-        unknown_costs=unknown, complete=complete, error=error, reserved=reserved, request=asked, response=answered,
-    )  # fmt: skip

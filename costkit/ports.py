@@ -183,6 +183,7 @@ class Ports:
                 moment=request.now,
                 stream=request.stream,
                 ttl=None if request.exact is None else request.exact.ttl,
+                renews=request.role == "refresh",
             )
         except Exception as exc:  # noqa: BLE001 - no saving is worth a call that fails
             session.warn(f"{request.name}: the semantic tier could not be asked ({type(exc).__name__})")
@@ -211,6 +212,17 @@ class Ports:
         if pool is None or session.inherited:
             return None
         return pool.judge(effect.sought, effect.value, query_id=request.id, stream=request.stream)
+
+    def judged_later(self, judging: Future[bool | None], effect: Judge, session: Session) -> None:
+        """Write the judge's word down when it comes, of a call that could not wait for it."""
+        pool, request = self.pools(session.plan), session.request
+
+        def tell(done: Future[bool | None]) -> None:
+            wrong = True if done.cancelled() or done.exception() is not None else done.result()
+            if wrong is not None and pool is not None:
+                pool.label(effect.sought, request.id, wrong)
+
+        judging.add_done_callback(tell)
 
     def trouble(self, error: BaseException | None) -> None:
         """Say that a row was not written. Rows that the ledger itself gave up are counted there."""

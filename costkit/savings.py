@@ -19,6 +19,7 @@ from .semantic.settings import Semantic
 from .store import Store
 
 if TYPE_CHECKING:
+    from .bound.tended import Tended
     from .index import Index
     from .judges import Judge
     from .semantic.pool import Meaning, Pool
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Pools", "Saving", "meaning_of", "told_apart"]
 
 Saving = Exact | Semantic
+
+_MOST_POOLS = 256  # a program may wrap a function anew for each of its requests
 
 
 def told_apart(savings: Sequence[Saving], call: str = "kit.call") -> tuple[Exact | None, Semantic | None]:
@@ -89,19 +92,23 @@ class Pools:
         self._ledger, self._warn = ledger, warn
         self._lock = threading.Lock()
         self._index: Index | None = None
-        self._pools: dict[tuple[str, str], Pool] = {}
+        self._pools: dict[tuple[str, str, int], Pool] = {}
+        self._tended: dict[str, Tended] = {}
 
     def of(self, plan: Plan) -> Pool | None:
-        """The tier of this function, if it has one."""
-        if plan.meaning is None:
+        """The tier of this function, if it has one. Wrapped twice, a function has two, which share their gates."""
+        meaning = plan.meaning
+        if meaning is None:
             return None
-        place = plan.name, plan.version
+        place = plan.name, plan.version, id(meaning)  # no other's id: the pool holds on to it
         found = self._pools.get(place)
-        if found is None or found.meaning is not plan.meaning:
+        if found is None:
             with self._lock:
                 found = self._pools.get(place)
-                if found is None or found.meaning is not plan.meaning:
-                    found = self._pools[place] = self._made(plan, plan.meaning)
+                if found is None:
+                    found = self._pools[place] = self._made(plan, meaning)
+                    if len(self._pools) > _MOST_POOLS:
+                        del self._pools[next(iter(self._pools))]  # made again by its next call
         return found
 
     def forget(self, scope_id: str) -> None:
@@ -134,7 +141,7 @@ class Pools:
         from .semantic.pool import Pool
 
         return Pool(
-            meaning, name=plan.name, version=plan.version, index=self._opened(), ledger=self._ledger,
+            meaning, name=plan.name, version=plan.version, rules=_rules(plan), index=self._opened(), ledger=self._ledger, known=self._tended,
             key=hashlib.sha256(b"costkit words" + (self._secret or b"")).digest(), get=self._store.get, warn=self._warn,
             reads=plan.reads,
         )  # fmt: skip
@@ -145,3 +152,10 @@ class Pools:
         if self._index is None:
             self._index = Index(self._folder, secret=self._secret)
         return self._index
+
+
+def _rules(plan: Plan) -> tuple[object, ...]:
+    """Of the exact tier and the key, what decides whose answers may stand for a call, and how old they may be."""
+    same = plan.exact
+    kept = () if same is None else (same.ttl, same.life, same.epochs, same.admit)
+    return plan.scope, sorted(plan.left_out), plan.key, kept

@@ -250,7 +250,9 @@ class Session:
         try:
             if self.request.stream:
                 seen = read_stream(value, provider=self.provider)
-                if seen is None and partial and value and all(isinstance(c, str) for c in value):
+                # Text made of what calls inside this one said, or by a rule, is paid for there or not at all.
+                own = partial and not (self.nested or self.free)
+                if seen is None and own and value and all(isinstance(c, str) for c in value):
                     seen = Seen(self.model, self.provider, None, None, "".join(value))
                 elif seen is not None and seen.finish is None:
                     seen = replace(seen, finish="incomplete")

@@ -31,6 +31,8 @@ __all__ = ["Entry", "Epochs", "Front", "Moment", "SealedDisk", "Store", "boot"]
 _FUTURE_SLACK = 300.0
 _FORGET_PATIENCE = 60.0
 _TRY_AGAIN = 60.0  # seconds until a cache that could not be opened is tried again
+_BUSY = 1.0  # the same for one that somebody held
+_PATIENCE = 2.0  # seconds that a cache is waited for which somebody holds while the kit is made
 _PASSING = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -178,35 +180,52 @@ class Store:
         self.epochs = Epochs(folder, secret=secret, troubles=self.troubles)
         self._inherited: tuple[object, ...] = ()
         self._synced = 0
-        self._cache = self._open()
+        self._opening = threading.Lock()
+        self._not_before = 0.0
+        self._cache = self._open(_PATIENCE)
 
-    def _open(self) -> Any:
+    def _open(self, patience: float = 0.0) -> Any:
         """The cache; None (everything is a miss) while the disk is full or the database held by somebody."""
-        self._tried = time.monotonic()
         try:
-            return self._connect()
+            return self._connect(patience)
         except FolderError:
             raise
         except Exception as exc:  # noqa: BLE001 - whatever a damaged or planted database raises, it is set aside
             if _passing(exc):
-                self.troubles["failed"] += 1
+                self._not_before = time.monotonic() + (_BUSY if _busy(exc) else _TRY_AGAIN)
                 return None
             self._folder.rename(self._folder.with_name(f"cache.damaged-{time.time_ns()}"))
             self.troubles["damaged"] += 1
-            return self._connect()
+            return self._connect(patience)
 
-    def _again(self) -> Any:
-        """A cache that could not be opened, tried again once in a while."""
-        if time.monotonic() - self._tried > _TRY_AGAIN:
-            self._cache = self._open()
+    def _opened(self) -> Any:
+        """The cache; one that could not be opened is tried again once in a while, by one thread."""
+        if (
+            self._cache is None
+            and time.monotonic() >= self._not_before
+            and self._opening.acquire(blocking=False)
+        ):
+            try:
+                self._cache = self._cache or self._open()
+            finally:
+                self._opening.release()
         if self._cache is None:
             raise OSError("the cache cannot be opened just now")
         return self._cache
 
-    def _connect(self) -> Any:
-        private_file(private_folder(self._folder) / "cache.db")
-        with forks.inside:
-            return SealedCache(self._folder, size_limit=self._size_limit)
+    def _connect(self, patience: float) -> Any:
+        """Others may hold the file for a moment: several that make it at once, or one that closes it last."""
+        path = private_file(private_folder(self._folder) / "cache.db")
+        end = time.monotonic() + patience
+        while True:
+            try:
+                with forks.inside:
+                    _try_lock(path)  # diskcache itself would wait for a minute
+                    return SealedCache(self._folder, size_limit=self._size_limit)
+            except sqlite3.OperationalError as exc:
+                if not _busy(exc) or time.monotonic() > end:
+                    raise
+            time.sleep(0.005)
 
     def sync(self) -> None:
         """Notice epochs bumped by any process; the memory front starts afresh then."""
@@ -237,8 +256,9 @@ class Store:
 
     def _read(self, scope: str, key: str) -> Entry | None:
         try:
+            cache = self._opened()
             with forks.inside:
-                row = self._cache.get(key, default=None, retry=False)
+                row = cache.get(key, default=None, retry=False)
         except Exception:  # noqa: BLE001 - store trouble is a miss (DESIGN decision 2), whatever it is
             self.troubles["failed"] += 1
             return None
@@ -255,7 +275,7 @@ class Store:
         self.front.put(key, entry)
         try:
             sealed = self._seal(scope, key, entry.to_bytes())
-            cache = self._again() if self._cache is None else self._cache
+            cache = self._opened()
             with forks.inside:
                 return bool(cache.set(key, sealed, expire=entry.life, tag=scope, retry=False))
         except Exception:  # noqa: BLE001 - a full or failing disk must not cost the caller the answer
@@ -279,9 +299,9 @@ class Store:
         self.sync()
         for aside in self._folder.parent.glob("cache.damaged-*"):
             shutil.rmtree(aside, ignore_errors=True)
-        if self._cache is None:
-            self._cache = self._open()
         try:
+            if self._cache is None:
+                self._cache = self._connect(_PATIENCE)
             return self._evicted(scope)
         except Exception as exc:
             raise FolderError(
@@ -314,6 +334,7 @@ class Store:
         self._inherited = (*self._inherited, getattr(self._cache, "_local", None))
         if self._cache is not None:
             self._cache._local = threading.local()
+        self._opening = threading.Lock()
         self.front.after_fork()
         self.epochs.after_fork()
 
@@ -325,6 +346,20 @@ class Store:
         if not self._marks.fits(row[: Seal.SIZE], scope.encode(), key.encode(), body):
             raise ValueError("the seal does not fit")
         return body
+
+
+def _try_lock(path: Path) -> None:
+    """Raises sqlite3.OperationalError where somebody holds the file at this moment."""
+    con = sqlite3.connect(path, timeout=0, isolation_level=None)
+    try:
+        con.execute("BEGIN IMMEDIATE")
+        con.execute("ROLLBACK")
+    finally:
+        con.close()
+
+
+def _busy(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _passing(error: Exception) -> bool:

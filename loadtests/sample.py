@@ -12,9 +12,10 @@ time: a generator or a server that falls behind must not make its own figures be
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +80,28 @@ class Sample:
         return (self.last - self.first) / ((self.output_tokens or 0) - 1)
 
 
+_NAMES = tuple(one.name for one in fields(Sample))
+
+
 def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     """Write one JSON object a line, whole or not at all."""
     part = path.with_suffix(path.suffix + ".part")
     with part.open("w", encoding="utf-8") as out:
         for one in samples:
-            row = {name: value for name, value in asdict(one).items() if value is not None and value != ()}
-            out.write(json.dumps(row, separators=(",", ":")) + "\n")
+            out.write(json.dumps(as_row(one), separators=(",", ":")) + "\n")
     part.replace(path)
+
+
+def as_row(one: Sample) -> dict[str, Any]:
+    """A sample as plain values, without what it does not know."""
+    found = ((name, getattr(one, name)) for name in _NAMES)
+    return {name: value for name, value in found if value is not None and value != ()}
+
+
+def from_row(row: Mapping[str, Any]) -> Sample:
+    """What :func:`as_row` made. Raises TypeError, ValueError or AttributeError for what is no sample."""
+    known = {name: value for name, value in row.items() if name in _NAMES}
+    return Sample(**{**known, "gaps": tuple(known.get("gaps", ()))})
 
 
 def read_samples(path: Path) -> Iterator[Sample]:
@@ -95,12 +110,9 @@ def read_samples(path: Path) -> Iterator[Sample]:
     Raises:
         ValueError: a line that is not a sample; the message names the line.
     """
-    names = {field.name for field in fields(Sample)}
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                row = json.loads(line)
-                row["gaps"] = tuple(row.get("gaps", ()))
-                yield Sample(**{name: value for name, value in row.items() if name in names})
+                yield from_row(json.loads(line))
             except (TypeError, ValueError, AttributeError) as error:
                 raise ValueError(f"{path}, line {number}: not a sample of a load run ({error})") from None

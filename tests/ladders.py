@@ -68,9 +68,9 @@ class Ladders:
         self.wrong = np.zeros((runs, self.rungs))
         self.level = np.zeros(runs, dtype=np.int64)
         self.gaps = np.full((runs, self.rungs), math.inf)
-        a = np.array(self.model.strata.expected)[:, None] * 4.0
+        expected = np.array(self.model.strata.expected)[:, None]
         self._wrong_more, self._right_more, self._more = (
-            _rising(start) for start in (a, 4.0 - a, 4.0 + 0 * a)
+            _rising(start) for start in (0.5 + 0 * expected, 0.5 * (1 - expected) / expected, 0.5 / expected)
         )
 
     def see(self, labels: Ints, wrong: Ints) -> None:

@@ -102,7 +102,7 @@ def opened(
     tended._random = coin  # type: ignore[assignment]
     rungs = len(tended.gate.ladder.edges)
     generation = tended.generation
-    near = (1.0, 1.0, 1.0, 1.0, 1.2, 0.6, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+    near = (1.0, 1.0, 1.0, 1.0, 1.2, 0.6, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     kit._ledger.testify(
         [
             Evidence(

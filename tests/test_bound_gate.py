@@ -107,6 +107,19 @@ def test_the_alarm_of_a_scope_closes_that_scope_alone() -> None:
     assert worst[0] == "bad" and worst[1] == worst[2]
 
 
+def test_one_pair_proves_nothing_however_often_it_comes() -> None:
+    """400 right labels of one question and one answer are one label; of as many pairs they open the gate."""
+    once, many = Gate(HIT, [0.0, 1.0]), Gate(HIT, [0.0, 1.0])
+    for number in range(400):
+        for gate, pair in ((once, "one"), (many, f"pair {number}")):
+            made = gate.decide(SURE, coin=0.0, pair=pair)
+            gate.see(made, wrong=False)
+    assert (once.ladder.level, once.labels) == (0, 1) and many.ladder.level
+    for _ in range(20):
+        once.label(Passage("declined", 0, 0.0001, SURE, pair="one"), wrong=True)
+    assert once.labels == 21, "where it is wrong each time counts"
+
+
 def test_the_alarm_of_a_tag_closes_that_tag_alone() -> None:
     """Wrong answers under one tag, of every tenant, close that tag; a rehearsed row's tag is none."""
     gate = opened(labels=2000)

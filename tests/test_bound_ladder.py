@@ -195,11 +195,11 @@ def test_a_rung_too_risky_is_waited_for_in_vain() -> None:
     assert ladder.labels_to(1, ladder.shares()) is None
 
 
-def test_what_is_certified_is_below_the_bound() -> None:
-    """Each of 60 or more open ladders prints a risk below its bound and above the rate seen, in the bound's unit."""
+def test_what_is_certified_is_no_more_than_the_bound() -> None:
+    """Each of 60 or more open ladders prints a risk within its bound, above the rate seen, and mostly below the bound."""
     rng = np.random.default_rng(5)
     for bound in (REQUEST, HIT):
-        opened = 0
+        opened = below = 0
         for _ in range(50):
             ladder = Ladder(bound)
             for _ in range(900):
@@ -212,5 +212,6 @@ def test_what_is_certified_is_below_the_bound() -> None:
             if risk is not None:
                 opened += 1
                 seen = wrong.mean() * (0.35 if bound is REQUEST else 1.0)
-                assert seen < risk < bound.max_error
-        assert opened > 30
+                assert seen < risk <= bound.max_error
+                below += risk < bound.max_error
+        assert opened > 30 and below > opened / 2

@@ -6,6 +6,7 @@ import os
 import random
 import stat
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ def test_the_sieve_sieves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     space = costkit.index.space.Space(40)
     made = vectors(3000, 40, 3, 30)
     space.put(range(1, 3001), [Row(key(n), NOW) for n in range(3000)], made)
+    space.count()
     seen = space.snapshot("")
     assert seen is not None and seen.sieve is not None
     gone = np.zeros(3000, np.bool_)
@@ -182,6 +184,25 @@ def test_memory_stays_within_its_limit(tmp_path: Path) -> None:
         assert index.search("s", f"n{number}", vector, now=NOW).keys == (key(number),)
         assert sum(space.bytes for space in index._spaces.values()) <= 500_000
     assert len(index._spaces) > 5
+
+
+def test_namespaces_that_hold_nothing_cost_nothing(tmp_path: Path) -> None:
+    """Ten thousand namespaces that are searched once each, in vain, leave nothing in memory; those that then get a row,
+    as in conversations that never repeat, take no more than the limit."""
+    index, (vector,) = Index(tmp_path, memory_limit=200_000), vectors(1, 384)
+    tracemalloc.start()
+    for number in range(10_000):
+        assert not index.search("s", f"n{number}", vector, now=NOW).rows
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1_000_000 and not index._spaces
+    for number in range(60):
+        name = f"turn {number}"
+        index.search("s", name, vector, now=NOW)
+        index.add("s", name, Row(key(number), NOW), vector)
+        assert index.search("s", name, vector, now=NOW).keys == (key(number),)
+        assert index._held == sum(space.bytes for space in index._spaces.values()) <= 200_000
+    assert 5 < len(index._spaces) < 60
 
 
 def test_vectors_that_are_none_are_refused(tmp_path: Path) -> None:

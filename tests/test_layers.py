@@ -21,7 +21,8 @@ judges bound upstream
 exact semantic
 effects plan scope
 savings
-flow flight reserve
+written flight reserve
+flow
 session
 refresh
 ports

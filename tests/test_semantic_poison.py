@@ -14,7 +14,7 @@ import pytest
 
 import costkit
 from costkit import Kit
-from tests.meanings import SERVE, SURE, WORDS, gate_of, kit, meaning, opened
+from tests.meanings import AUDIT, SERVE, SURE, WORDS, gate_of, kit, meaning, opened
 
 __all__ = ["kit"]
 
@@ -143,3 +143,21 @@ def test_harmless_look_alikes_are_served(kit: Kit, make: Any) -> None:
     opened(kit, ask)
     savings = [ask.outcome(question + " ").saving for question in questions]
     assert savings.count("semantic") >= 0.98 * len(questions)
+
+
+def test_an_answer_that_an_audit_found_wrong_leaves_the_pool(kit: Kit) -> None:
+    """It would have been served, and is served to nobody after that; one not good enough to serve stays."""
+    said = ["poison", GOOD, GOOD, GOOD]
+
+    @kit.call(meaning(), **SURE, scope=None)
+    def ask(question: str) -> str:
+        return said.pop(0)
+
+    ask("how do I get the voucher back")
+    opened(kit, ask)
+    gate_of(kit, ask)._random = AUDIT
+    assert ask("how do I get my voucher back") == GOOD
+    gate_of(kit, ask)._random = SERVE
+    out = ask.outcome("how do I get a voucher back")
+    assert (out.value, out.saving) == (GOOD, "semantic")
+    assert ask.outcome("how do I get the voucher back").saving == "exact", "his own answer to his own question"

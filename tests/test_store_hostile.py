@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 import costkit
 from costkit import Kit, exact
 from costkit.disk import SealedCache
-from costkit.store import Store
+from costkit.store import Entry, Store
 
 ROOT = Path(__file__).parent.parent
 
@@ -100,22 +101,13 @@ def test_a_locked_database_is_not_set_aside(tmp_path: Path, monkeypatch: pytest.
     """A cache that somebody holds is no damaged one: calls are answered meanwhile, and it serves again afterwards."""
     with Kit(tmp_path / "kit") as kit:
         asking(kit)[0](1)
-    holder = sqlite3.connect(tmp_path / "kit" / "cache" / "cache.db", isolation_level=None)
-    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
-    holder.execute("BEGIN EXCLUSIVE")
-    monkeypatch.setattr("costkit.store._TRY_AGAIN", 0.0)
-
-    def impatient(*_: object, **__: object) -> SealedCache:
-        raise _busy(tmp_path / "kit" / "cache" / "cache.db")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("costkit.store.SealedCache", impatient)  # diskcache itself would wait a minute
+    monkeypatch.setattr("costkit.store._PATIENCE", 0.1)
+    monkeypatch.setattr("costkit.store._BUSY", 0.0)
+    with held(tmp_path / "kit"):
         kit = Kit(tmp_path / "kit")
         ask, made = asking(kit)
         assert ask(1) == "answer 1" and made == [1]
         assert kit.health()["unwritten"] == 1 and kit.health()["damaged"] == 0
-    holder.execute("ROLLBACK")
-    holder.close()
     assert ask(2) == "answer 2"
     kit.close()
     with Kit(tmp_path / "kit") as kit:
@@ -124,14 +116,49 @@ def test_a_locked_database_is_not_set_aside(tmp_path: Path, monkeypatch: pytest.
     assert not list((tmp_path / "kit").glob("cache.damaged-*"))
 
 
-def _busy(path: Path) -> sqlite3.Error:
-    """The error of a database that is really held."""
-    with contextlib.closing(sqlite3.connect(path, timeout=0)) as con:
-        try:
-            con.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as exc:
-            return exc
-    raise AssertionError("the database is not held")
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """While somebody has the cache's file to himself."""
+    path = folder / "cache" / "cache.db"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as holder:
+        holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+        holder.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+def test_a_cache_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    """A store made while another process holds the file for half a second serves what is stored in it."""
+    entry = Entry(b"payload", time.time())
+    first = Store(tmp_path)
+    assert first.set("s", "k", entry)
+    first.close()
+    with contextlib.ExitStack() as holding:
+        holding.enter_context(held(tmp_path))
+        release = threading.Timer(0.5, holding.pop_all().close)
+        release.start()
+        store = Store(tmp_path)
+    release.join()
+    assert store.get("s", "k", time.time()) == entry
+    assert store.troubles == {"damaged": 0, "failed": 0, "unwritten": 0}
+
+
+def test_a_cache_that_was_held_is_tried_again_by_readers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that only reads finds its entries a second after the file is let go, and does not try at each read."""
+    monkeypatch.setattr("costkit.store._PATIENCE", 0.0)
+    entry = Entry(b"payload", time.time())
+    first = Store(tmp_path)
+    assert first.set("s", "k", entry)
+    first.close()
+    with held(tmp_path):
+        store = Store(tmp_path)
+        assert store.get("s", "k", time.time()) is None and store.troubles["failed"] == 1
+    opened: list[object] = []
+    monkeypatch.setattr(store, "_connect", lambda _: opened.append(None) or Store._connect(store, 0.0))
+    assert store.get("s", "k", time.time()) is None and not opened
+    time.sleep(1.1)
+    assert store.get("s", "k", time.time()) == entry and len(opened) == 1
 
 
 def test_a_damaged_ledger_under_way_costs_no_answer(tmp_path: Path) -> None:

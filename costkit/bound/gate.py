@@ -8,19 +8,18 @@ be.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from costkit.bound.ladder import Ladder
+from costkit.bound.passage import Kind, Passage, Standing
 from costkit.bound.risk import PER_REQUEST, Bound
 from costkit.bound.score import Score
 from costkit.stats.detect import ShiryaevRoberts
 from costkit.stats.sequences import RunningMean
 
 __all__ = ["Gate", "Kind", "Passage", "Standing"]
-
-Kind = Literal["none", "declined", "audit", "served", "rehearsed"]
 
 # Bets of the alarm against "the risk is at most the bound", as shares of the largest bet there is.
 _BETS = (0.003, 0.01, 0.03, 0.1)
@@ -31,72 +30,32 @@ _BETS = (0.003, 0.01, 0.03, 0.1)
 _ALERT, _DENSE = 0.6, 0.5
 _MOST_AUDITS = 500  # wrong ones; an alarm that has not gone off by then never will
 
+# Audits unanswered in a row that are an outage, and answered ones in a row that end it.
+_OUTAGE, _BACK = 3, 20
+
 # Requests from one climb to the next.
 _EVERY = 10
+
+# Pairs of a question and an answer that count once.
+_MOST_PAIRS = 10_000
 
 # Scopes and tags that have an alarm of their own.
 _MOST_GROUPS = 1_000
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """What a gate decided about one call.
-
-    ``kind``: "none" (no candidate), "declined" (the reference is called, the candidate labelled), "audit" (it would
-    have been served and is checked instead), "served"; "rehearsed": a row of a log or of gold tests, no call of
-    anybody's. ``rung``: of the ladder; its length for a candidate that may never be served. ``risk``: the score's
-    probability that it is wrong. ``chance``: the probability with which a served answer like this one is audited.
-    ``generation``: how many demotions the gate had seen. ``scope`` and ``tag`` are labels of the traffic it is part
-    of; a rehearsed row's tag names the row.
-    """
-
-    kind: Kind
-    rung: int | None
-    risk: float | None
-    features: tuple[float, ...] | None
-    chance: float = 1.0
-    generation: int = 0
-    scope: str | None = None
-    tag: str | None = None
-
-    @property
-    def labelled(self) -> bool:
-        """Whether a label will come of it."""
-        return self.kind in ("declined", "audit") or (self.kind == "rehearsed" and self.rung is not None)
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """The parts of the traffic that it belongs to, each with an alarm of its own."""
-        tag = None if self.kind == "rehearsed" else self.tag
-        return tuple(group for group in (self.scope, tag) if group is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a gate stands, for people: :meth:`Gate.standing`."""
-
-    state: Literal["shadow", "open"]
-    requests: int
-    rehearsed: int
-    hits: int
-    would_be_hits: int
-    audits: int
-    wrong_audits: int
-    labels: int
-    certified: float | None
-    average: float | None
-    running: tuple[float, float]
-    demotions: int
-    level: int
-    share: float
-    next_share: float | None
-    next_labels: int | None
-    before_demotion: float
-    groups: tuple[tuple[str, int, int], ...]
-
-
 class Gate:
     """Decides by what it has seen; see the module.
+
+    What an audit whose call gives no answer says: nobody knows whether the stored answer was right, and the call may
+    have failed for the very reason that it is not (its document is gone). So it counts as a wrong one for the alarm
+    and the running average. But a provider that is down answers no audit, and says nothing of the stored answers: three
+    unanswered in a row are taken as an outage. Then nothing is served: every call that would have been is audited,
+    with certainty, until twenty in a row were answered, and after that the unanswered ones are left out. That is
+    valid where failing does not depend on being right: then what was answered since stands for them as well. Where it
+    does depend, few wrong answers pass all the same: three in a row are rare at shares of wrong answers that are to
+    be found, the others count, and at large shares twenty answers in a row do not come, so that nothing is served
+    (tests/test_bound_outage.py). The some sixty answers served between the first unanswered audit and the third are
+    taken to be wrong as often as those before.
 
     Args:
         bound: what the user allows.
@@ -112,15 +71,26 @@ class Gate:
         self.score = Score(prior)
         self.ladder = Ladder(bound)
         self.generation = 0
-        self.counts = {"none": 0, "declined": 0, "audit": 0, "served": 0, "rehearsed": 0}
-        self.wrong_audits = 0
+        self.counts = {
+            "none": 0,
+            "declined": 0,
+            "unlabelled": 0,
+            "audit": 0,
+            "unanswered": 0,
+            "served": 0,
+            "rehearsed": 0,
+        }
+        self.wrong_audits = self.lost_audits = 0
         self.would_be = 0
         self._detectors: dict[str | None, ShiryaevRoberts] = {}
         self._groups: dict[str | None, list[int]] = {}
         self.closed: set[str] = set()
+        self._pairs: OrderedDict[str, None] = OrderedDict()
         self.labels = 0
         self._running = RunningMean(confidence=bound.confidence, most=1 / bound.audit)
         self._stale = 0
+        self._owed: list[Passage] = []  # audits unanswered in a row
+        self._back = 0  # audits answered in a row
 
     def decide(
         self,
@@ -130,6 +100,7 @@ class Gate:
         veto: bool = False,
         scope: str | None = None,
         tag: str | None = None,
+        pair: str | None = None,
     ) -> Passage:
         """What happens to a call with this candidate (None: there is none); ``coin`` is uniform on [0, 1)."""
         if features is None:
@@ -137,11 +108,17 @@ class Gate:
         ladder = self.ladder
         risk = self.score.wrong(features)
         rung = len(ladder.edges) if veto else ladder.rung(risk)
-        made = Passage("declined", rung, risk, features, 1.0, self.generation, scope, tag)
-        if rung >= ladder.level or not self.closed.isdisjoint(made.groups):
-            return made
-        chance = 1.0 if ladder.worth[rung] else self.suspicion
-        return replace(made, kind="audit" if coin < chance else "served", chance=chance)
+        kind: Kind = "declined"
+        chance = 1.0
+        if rung < ladder.level and not (self.closed and {scope, tag} & self.closed):
+            chance = 1.0 if self.silent or ladder.worth[rung] else self.suspicion
+            kind = "audit" if coin < chance else "served"
+        return Passage(kind, rung, risk, features, chance, self.generation, scope, tag, pair)
+
+    @property
+    def silent(self) -> bool:
+        """Whether so many audits in a row were not answered that nothing is served."""
+        return len(self._owed) >= _OUTAGE
 
     @property
     def suspicion(self) -> float:
@@ -157,7 +134,13 @@ class Gate:
         self._stale += 1
         if passage.kind == "declined" and passage.rung is not None and passage.rung < len(self.ladder.edges):
             self.would_be += 1
-        if passage.kind not in ("audit", "rehearsed") and self._watch(passage, 0.0):
+        if passage.kind == "unanswered":
+            self._back = 0
+            self._owed = [*self._owed, passage][:_OUTAGE]
+        elif passage.kind == "audit":
+            if self._answered():
+                return True
+        elif passage.kind != "rehearsed" and self._watch(passage, 0.0):
             return True
         if wrong is not None:
             return self.label(passage, wrong)
@@ -168,21 +151,55 @@ class Gate:
         """Fold in the label of a passage seen before; True: this demoted the gate."""
         if passage.generation != self.generation or passage.rung is None or passage.features is None:
             return False
-        self.ladder.label(passage.rung, wrong)
-        if self.score.learn(passage.features, wrong):
-            self.ladder.rescore(self.score)
-            self._stale = _EVERY
-        self.labels += 1
-        if passage.kind == "audit":
-            for group in passage.groups or (None,):
-                if group in self._groups or len(self._groups) < _MOST_GROUPS:
-                    of = self._groups.setdefault(group, [0, 0])
-                    of[0] += 1
-                    of[1] += wrong
-            self.wrong_audits += wrong
-            if self._watch(passage, float(wrong) / passage.chance):
-                return True
+        if wrong or not self._repeats(passage.pair):
+            self.ladder.label(passage.rung, wrong)
+            if self.score.learn(passage.features, wrong):
+                self.ladder.rescore(self.score)
+                self._stale = _EVERY
+            self.labels += 1
+        if passage.kind == "audit" and self._audited(passage, wrong):
+            return True
         self._climb()
+        return False
+
+    def _audited(self, passage: Passage, wrong: bool) -> bool:
+        """What an audit found out; True: the alarm went off."""
+        for group in passage.groups or (None,):
+            if group in self._groups or len(self._groups) < _MOST_GROUPS:
+                of = self._groups.setdefault(group, [0, 0])
+                of[0] += 1
+                of[1] += wrong
+        self.wrong_audits += wrong
+        return self._watch(passage, float(wrong) / passage.chance)
+
+    def _answered(self) -> bool:
+        """An audit's call was answered: those just before it that were not count, or end; True: the alarm went off."""
+        self._back += 1
+        if self.silent:
+            if self._back >= _BACK:
+                self._owed = []
+            return False
+        lost, self._owed = self._owed, []
+        for passage in lost:
+            self.counts["unanswered"] -= 1
+            self.counts["audit"] += 1
+            self.lost_audits += 1
+            if self._audited(replace(passage, kind="audit"), True):
+                return True
+        return False
+
+    def _repeats(self, pair: str | None) -> bool:
+        """Whether this question was found to be rightly answered by this very answer before.
+
+        One who asks the same for ever proves nothing about others. Where it is found wrong, each time counts.
+        """
+        if pair is None:
+            return False
+        if pair in self._pairs:
+            return True
+        self._pairs[pair] = None
+        if len(self._pairs) > _MOST_PAIRS:
+            self._pairs.popitem(last=False)
         return False
 
     def running(self) -> tuple[float, float]:
@@ -209,6 +226,9 @@ class Gate:
             would_be_hits=self.would_be,
             audits=self.counts["audit"],
             wrong_audits=self.wrong_audits,
+            lost_audits=self.lost_audits,
+            unanswered=self.counts["unanswered"],
+            silent=self.silent,
             labels=self.labels,
             certified=ladder.certified(),
             average=self.average,
@@ -292,7 +312,9 @@ class Gate:
         self.ladder = Ladder(self.bound)
         self._detectors.clear()
         self.closed.clear()
+        self._pairs.clear()
         self._stale = 0
+        self._owed, self._back = [], 0
 
     def _moves(self, passage: Passage) -> bool:
         """Whether another score would place it anew; a veto shows where it stands higher than its own risk says."""

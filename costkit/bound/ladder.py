@@ -137,13 +137,19 @@ class Ladder:
         return math.log(len(self._starts) / (1 - self.bound.confidence))
 
     def certified(self) -> float | None:
-        """The risk that labels leave possible at the level in force, in the bound's own unit; None where none is."""
-        shares = self.shares()
-        served = sum(shares[: self.level])
-        if not served:
-            return None
-        risk = self.strata.bound(shares, self.level, self.bound.confidence)
-        return risk if self.bound.per == PER_REQUEST else risk / served
+        """The risk that labels leave possible at the level in force, in the bound's own unit; None where none is.
+
+        The level was chosen by the same labels, so that the limit is one for all levels at once. Where the walk proves
+        more than it, it is the bound.
+        """
+        confidence = 1 - (1 - self.bound.confidence) / len(self.edges)
+        found = []
+        for shares in (self._shares.short(), self._shares.long()):
+            served = sum(shares[: self.level])
+            if served:
+                risk = self.strata.bound(shares, self.level, confidence)
+                found.append(risk if self.bound.per == PER_REQUEST else risk / served)
+        return min(max(found), self.bound.max_error) if found and sum(self.shares()[: self.level]) else None
 
     def labels_to(self, upto: int, shares: Sequence[float]) -> int | None:
         """About how many more labels certify ``upto`` at the rates seen so far; None where no number would.

@@ -41,8 +41,9 @@ class Score:
     def __init__(self, prior: Sequence[float]) -> None:
         self._prior = np.array(prior, dtype=float)
         self._weights = self._prior
-        self._x = np.empty((64, len(prior)))
-        self._right = np.empty(64)
+        self._each: list[float] = self._weights.tolist()
+        self._x = np.zeros((64, len(prior)))
+        self._right = np.zeros(64)
         self.labels = 0
         self._next = float(_FIRST)
 
@@ -53,10 +54,14 @@ class Score:
 
     def wrong(self, features: Sequence[float]) -> float:
         """The probability that the substitution with these features is wrong; 1 where they are no numbers."""
-        known = self._known(features)
-        if known is None:
+        if len(features) != len(self._each) or not all(map(math.isfinite, features)):
             return 1.0
-        return 1.0 / (1.0 + math.exp(min(500.0, max(-500.0, float(self._weights @ known)))))
+        # A dozen numbers: numpy would take longer to be called than to multiply.
+        level = 0.0
+        for weight, feature in zip(self._each, features, strict=True):
+            near = -_MOST_FEATURE <= feature <= _MOST_FEATURE
+            level += weight * (feature if near else math.copysign(_MOST_FEATURE, feature))
+        return 1.0 / (1.0 + math.exp(min(500.0, max(-500.0, level))))
 
     def wrong_all(self, features: _Matrix) -> _Matrix:
         """The same for many, shape (n, number of features)."""
@@ -81,6 +86,7 @@ class Score:
         self._next = self.labels * _GROWTH + 5
         size = min(self.labels, _NEWEST)
         self._weights = self._fit(self._x[:size], self._right[:size])
+        self._each = self._weights.tolist()
         return True
 
     def _known(self, features: Sequence[float]) -> _Matrix | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import sqlite3
@@ -10,10 +11,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from typing import get_args
 
-from costkit.bound.gate import Gate, Passage
+from costkit.bound.gate import Gate, Kind, Passage
+from costkit.bound.kept import NoState, about, packed, unpacked
 from costkit.bound.risk import Bound
-from costkit.ledger.evidence import Evidence, since
+from costkit.ledger.evidence import Evidence, GateState, kept_state, since
 
 __all__ = ["LABEL", "Tended", "evidence_of", "passage_of"]
 
@@ -26,7 +29,10 @@ _MOST_WAITING = 10_000
 # Decisions, and seconds, after which a gate that hears of none of them serves nothing.
 _BLIND, _BLIND_FOR = 100, 60.0
 
-_KINDS = ("none", "declined", "audit", "served", "rehearsed", LABEL)
+# Rows folded until the state is kept: half a second of work for whoever starts.
+_KEPT_EVERY = 20_000
+
+_KINDS = (*get_args(Kind), LABEL)
 
 
 class Tended:
@@ -36,21 +42,33 @@ class Tended:
         id: of the gate, as in the ledger.
         bound, prior: as of :class:`Gate`.
         connect: a read-only connection to the ledger.
+        keep: keeps where the fold has come, now and then, for processes that start later.
     """
 
     def __init__(
-        self, id: str, bound: Bound, prior: Sequence[float], connect: Callable[[], sqlite3.Connection]
+        self,
+        id: str,
+        bound: Bound,
+        prior: Sequence[float],
+        connect: Callable[[], sqlite3.Connection],
+        keep: Callable[[GateState], None] | None = None,
     ) -> None:
         self.id = id
         self.bound, self._prior = bound, prior
         self.gate = Gate(bound, prior)
         self.demoted_at: list[float] = []
         self.opened_at: float | None = None
-        self._connect = connect
+        self._connect, self._keep = connect, keep
         self._con: sqlite3.Connection | None = None
+        self._path = ""
         self._file: tuple[int, int] | None = None
         self._inherited: tuple[sqlite3.Connection | None, ...] = ()
         self._last, self._version, self._at = 0, -1, 0.0
+        self._clock, self._ahead = (
+            -math.inf,
+            0.0,
+        )  # of the rows, never set back; and by how much it is ahead of them
+        self._kept = 0  # rows folded since the state was kept
         self._waiting: OrderedDict[str, tuple[float, Passage]] = OrderedDict()
         self._early: OrderedDict[str, bool | None] = OrderedDict()  # a judge may be faster than its call
         self._lock = threading.Lock()
@@ -64,13 +82,15 @@ class Tended:
         veto: bool = False,
         scope: str | None = None,
         tag: str | None = None,
+        pair: str | None = None,
     ) -> Passage:
         """What happens to a call with this candidate, on all evidence committed by now."""
         with self._lock:
             self._follow()
             self._unheard += 1
             veto = veto or self._blind()
-            return self.gate.decide(features, coin=self._random.random(), veto=veto, scope=scope, tag=tag)
+            coin = self._random.random()
+            return self.gate.decide(features, coin=coin, veto=veto, scope=scope, tag=tag, pair=pair)
 
     @property
     def generation(self) -> int:
@@ -118,12 +138,42 @@ class Tended:
             version = con.execute("PRAGMA data_version").fetchone()[0]
             if version == self._version:
                 return
+            if not self._last:
+                self._resume(con)
             for row in since(con, self.id, self._last):
                 self._take(row)
+                self._kept += 1
                 self._unheard, self._heard_at = 0, time.monotonic()
             self._version = version
             if self.opened_at is None and self._last and self.gate.ladder.level:
                 self.opened_at = self._at
+            if self._keep is not None and self._kept >= _KEPT_EVERY:
+                self._store(con, self._keep)
+
+    def _resume(self, con: sqlite3.Connection) -> None:
+        """Go on where a process before this one had come; without that, all rows are folded."""
+        with contextlib.suppress(sqlite3.Error, NoState):
+            state = kept_state(con, self.id, about(self.bound, self._prior))
+            if state is not None:
+                found = unpacked(state.body)
+                if not (isinstance(found, tuple) and len(found) == 8 and isinstance(found[0], Gate)):
+                    return
+                self.gate, self.demoted_at, self.opened_at, self._at, self._clock, self._ahead = found[:6]
+                self._waiting, self._early = found[6:]
+                self._last, self._kept = state.upto, 0
+
+    def _store(self, con: sqlite3.Connection, keep: Callable[[GateState], None]) -> None:
+        """Keep where the fold has come, unless another process has just done so."""
+        self._kept = 0
+        with contextlib.suppress(sqlite3.Error, NoState):
+            of = about(self.bound, self._prior)
+            known = con.execute(
+                "SELECT upto FROM gate_states WHERE gate = ? AND about = ?", (self.id, of)
+            ).fetchone()
+            if known is None or known[0] <= self._last - _KEPT_EVERY // 2:
+                times = self.demoted_at, self.opened_at, self._at, self._clock, self._ahead
+                parts = self.gate, *times, self._waiting, self._early
+                keep(GateState(self.id, self._last, of, packed(parts)))
 
     def _take(self, row: Evidence) -> None:
         if _sound(row, self.gate):
@@ -132,12 +182,13 @@ class Tended:
 
     def _connected(self) -> sqlite3.Connection:
         """The connection; where another file is in the ledger's place, the gate starts anew."""
-        if self._con is not None and _stamp(self._con) == self._file:
+        if self._con is not None and _stamp(self._path) == self._file:
             return self._con
         self._shut()
         con = self._connect()
         con.text_factory = _text
-        stamp = _stamp(con)
+        self._path = con.execute("PRAGMA database_list").fetchone()[2]
+        stamp = _stamp(self._path)
         if self._file not in (None, stamp):
             self.gate, self.opened_at, self._last = Gate(self.bound, self._prior), None, 0
             self._waiting.clear()
@@ -147,6 +198,7 @@ class Tended:
 
     def _fold(self, row: Evidence) -> None:
         self._at = row.at
+        self._pass(row.at)
         if row.kind == LABEL:
             self._labelled(row.query_id or "", row)
         else:
@@ -157,9 +209,15 @@ class Tended:
                 if id in self._early:
                     wrong = self._early.pop(id)
                 else:
-                    self._waiting[id] = (row.at, passage)
+                    self._waiting[id] = (self._clock, passage)
             self._turned(self.gate.see(passage, wrong), row.at)
         self._give_up(row.at)
+
+    def _pass(self, at: float) -> None:
+        """Let the rows' clock go on to this row's time; where theirs was set back it goes on from where it was."""
+        if at + self._ahead < self._clock - _LOST:
+            self._ahead = self._clock - at
+        self._clock = max(self._clock, at + self._ahead)
 
     def _labelled(self, id: str, row: Evidence) -> None:
         """A label that came by itself; one without a verdict says that none will come."""
@@ -176,27 +234,27 @@ class Tended:
             self.demoted_at.append(at)
             self.opened_at = None
 
-    def _give_up(self, now: float) -> None:
+    def _give_up(self, at: float) -> None:
         """Labels that went down with a process: counted as wrong, by the clock of the rows themselves.
 
         After each row, so that it does not matter how many of them a process reads at once.
         """
         while self._waiting:
-            id, (at, passage) = next(iter(self._waiting.items()))
-            if now - at < _LOST and len(self._waiting) <= _MOST_WAITING:
+            id, (then, passage) = next(iter(self._waiting.items()))
+            if self._clock - then < _LOST and len(self._waiting) <= _MOST_WAITING:
                 return
             del self._waiting[id]
-            self._turned(self.gate.label(passage, True), now)
+            self._turned(self.gate.label(passage, True), at)
 
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")  # a row with damaged text must not hide those after it
 
 
-def _stamp(con: sqlite3.Connection) -> tuple[int, int] | None:
-    """Which file stands where this connection's was opened."""
+def _stamp(path: str) -> tuple[int, int] | None:
+    """Which file stands there."""
     try:
-        info = os.stat(con.execute("PRAGMA database_list").fetchone()[2])
+        info = os.stat(path)
     except OSError:
         return None
     return info.st_dev, info.st_ino
@@ -204,12 +262,19 @@ def _stamp(con: sqlite3.Connection) -> tuple[int, int] | None:
 
 def _sound(row: Evidence, gate: Gate) -> bool:
     """Whether a row can be what a gate wrote; SQLite keeps any type in any column."""
-    whole = isinstance(row.generation, int) and isinstance(row.at, float) and row.kind in _KINDS
+    whole = (
+        isinstance(row.generation, int)
+        and isinstance(row.at, float)
+        and math.isfinite(row.at)
+        and row.kind in _KINDS
+    )
     on = row.rung is None or (isinstance(row.rung, int) and 0 <= row.rung <= len(gate.ladder.edges))
     risk = row.risk is None or (isinstance(row.risk, float) and 0 <= row.risk <= 1)
     chance = isinstance(row.chance, float) and gate.bound.audit <= row.chance <= 1
-    names = all(name is None or isinstance(name, str) for name in (row.query_id, row.scope, row.tag))
-    served = row.kind not in ("declined", "audit", "served") or row.rung is not None
+    names = all(
+        name is None or isinstance(name, str) for name in (row.query_id, row.scope, row.tag, row.pair)
+    )
+    served = row.kind not in ("declined", "audit", "unanswered", "served") or row.rung is not None
     return (
         whole and on and risk and chance and names and served and (row.wrong is None or row.kind != "served")
     )
@@ -226,6 +291,7 @@ def passage_of(row: Evidence) -> Passage:
         generation=row.generation,
         scope=row.scope,
         tag=row.tag,
+        pair=row.pair,
     )
 
 
@@ -236,5 +302,5 @@ def evidence_of(
     return Evidence(
         gate=gate, query_id=query_id, at=at, kind=passage.kind, rung=passage.rung, risk=passage.risk,
         features=passage.features, chance=passage.chance,
-        generation=passage.generation, scope=passage.scope, tag=passage.tag, wrong=wrong,
+        generation=passage.generation, scope=passage.scope, tag=passage.tag, wrong=wrong, pair=passage.pair,
     )  # fmt: skip

@@ -68,6 +68,7 @@ class Index:
         self._seal = Seal(secret, "index")
         self._size_limit, self._memory_limit = size_limit, memory_limit
         self._spaces: OrderedDict[tuple[str, str, int], Space] = OrderedDict()
+        self._held = 0  # bytes of the spaces
         self._opened = self._added = 0
         self.troubles = {"damaged": 0, "failed": 0, "unwritten": 0}
 
@@ -135,18 +136,11 @@ class Index:
         Raises:
             FolderError: it cannot be taken out now.
         """
-        space = _space(scope, namespace)
+        return self._surely(_without(scope, namespace, key), "Index.remove()")
 
-        def write(con: Connection) -> bool:
-            with transaction(con):
-                there = con.execute(
-                    "SELECT 1 FROM entries WHERE space = ? AND key = ? AND length(body)", (space, key)
-                ).fetchone()
-                if there:
-                    con.execute(_PUT, (space, scope, key, None, b""))
-                return bool(there)
-
-        return self._surely(write, "Index.remove()")
+    def drop(self, scope: str, namespace: str, key: str) -> bool:
+        """Take a row out if that can be done at once; False (and counted) when the disk fails, or there is none."""
+        return self._write(_without(scope, namespace, key)) is True
 
     def forget(self, scope: str) -> int:
         """Delete every row of a scope from the disk, for every process; returns how many there were.
@@ -193,19 +187,20 @@ class Index:
         """The space, with all that is committed at this moment."""
         con = self._reader.open()
         if self._reader.opened != self._opened:  # what is known is another file's
-            self._opened, self._spaces = self._reader.opened, OrderedDict()
+            self._opened, self._spaces, self._held = self._reader.opened, OrderedDict(), 0
         (version,) = con.execute("PRAGMA data_version").fetchone()
         place = (scope, namespace, dimension)
-        space = self._spaces.get(place)
+        space = self._spaces.pop(place, None)
         if space is None:
-            space = self._spaces[place] = Space(dimension)
-        self._spaces.move_to_end(place)
+            space = Space(dimension)
+        self._held -= space.counted
         if space.version != version:
-            before = space.bytes
             self._catch_up(con, space, place)
             space.version = version
-            if space.bytes != before:
-                self._trim()
+        if len(space):  # of namespaces that hold nothing there is no end, and nothing to remember
+            self._spaces[place] = space
+            self._held += space.count()
+            self._trim()
         return space
 
     def _catch_up(self, con: Connection, space: Space, place: tuple[str, str, int]) -> None:
@@ -257,10 +252,9 @@ class Index:
         space.put(numbers, rows, vectors)
 
     def _trim(self) -> None:
-        held = sum(space.bytes for space in self._spaces.values())
-        while held > self._memory_limit and len(self._spaces) > 1:
+        while self._held > self._memory_limit and len(self._spaces) > 1:
             _, gone = self._spaces.popitem(last=False)
-            held -= gone.bytes
+            self._held -= gone.counted
 
     def _read(self, look: Callable[[], T]) -> T | None:
         """What a look at the file finds; None where the disk fails, or the file is damaged and then replaced."""
@@ -317,6 +311,21 @@ class Index:
             ).fetchone()
             con.execute("DELETE FROM entries WHERE seq <= ?", (cut,))
             con.execute(_RAISE_CUT, ("", cut))
+
+
+def _without(scope: str, namespace: str, key: str) -> Callable[[Connection], bool]:
+    space = _space(scope, namespace)
+
+    def write(con: Connection) -> bool:
+        with transaction(con):
+            there = con.execute(
+                "SELECT 1 FROM entries WHERE space = ? AND key = ? AND length(body)", (space, key)
+            ).fetchone()
+            if there:
+                con.execute(_PUT, (space, scope, key, None, b""))
+            return bool(there)
+
+    return write
 
 
 def _space(scope: str, namespace: str) -> bytes:

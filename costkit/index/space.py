@@ -17,7 +17,7 @@ __all__ = ["NOTHING", "Found", "Snapshot", "Space"]
 
 T = TypeVar("T", bound=np.generic)
 
-_LEAST = 64  # rows that there is room for at first
+_LEAST = 8  # rows that there is room for at first
 _ROW_BYTES = 600  # what a row takes beside its vector, about
 _NOWHERE = np.float32(-2.0)  # below every cosine
 _SIEVED = 4096  # rows from which on the sieve is worth its while (tests/benchmarks/lookup.py)
@@ -100,10 +100,11 @@ class Space:
         self.version = -1  # the database's when it was last read; -1: never
         self.last = 0  # all rows up to this number are known
         self.cut = 0  # all rows up to this number are gone
-        self._matrix = np.empty((_LEAST, dimension), np.float32)
-        self._expires = np.empty(_LEAST, np.float64)
-        self._epochs = np.empty(_LEAST, np.int32)
-        self._numbers = np.empty(_LEAST, np.int64)
+        self.counted = 0  # bytes, when they were last counted
+        self._matrix = np.empty((0, dimension), np.float32)
+        self._expires = np.empty(0, np.float64)
+        self._epochs = np.empty(0, np.int32)
+        self._numbers = np.empty(0, np.int64)
         self._rows: list[Row | None] = []
         self._places: dict[str, int] = {}
         self._epoch_of: dict[str, int] = {}
@@ -118,13 +119,18 @@ class Space:
         sieve = 0 if self._sieve is None else self._sieve.along.nbytes
         return self._matrix.nbytes + sieve + len(self._rows) * _ROW_BYTES + 4096
 
+    def count(self) -> int:
+        """Memory held, about; the sieve, where one is worth its while, is made first."""
+        if self._sieve is None and len(self._rows) >= _SIEVED:
+            self._sieve = Sieve.over(self._matrix, len(self._rows))
+        self.counted = self.bytes
+        return self.counted
+
     def snapshot(self, epoch: str) -> Snapshot | None:
         """What there is now in this epoch; None: nothing."""
         number, size = self._epoch_of.get(epoch), len(self._rows)
         if number is None or not size:
             return None
-        if self._sieve is None and size >= _SIEVED:
-            self._sieve = Sieve.over(self._matrix, size)
         sieve = None if self._sieve is None else self._sieve.until(size)
         return Snapshot(
             self._matrix[:size], self._expires[:size], self._epochs[:size], self._rows, number, sieve

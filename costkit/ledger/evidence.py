@@ -9,7 +9,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Evidence", "GateRow", "insert", "insert_once", "name_gate", "since", "tags"]
+__all__ = [
+    "Evidence",
+    "GateRow",
+    "GateState",
+    "insert",
+    "insert_once",
+    "keep_state",
+    "kept_state",
+    "name_gate",
+    "since",
+    "tags",
+]
 
 
 REHEARSED = "rehearsed"
@@ -35,6 +46,7 @@ class Evidence:
     scope: str | None = None
     tag: str | None = None
     wrong: bool | None = None
+    pair: str | None = None
     id: int = 0
 
 
@@ -51,6 +63,16 @@ class GateRow:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class GateState:
+    """One row of ``gate_states``."""
+
+    gate: str
+    upto: int
+    about: str
+    body: bytes
+
+
 _COLUMNS = (
     "gate",
     "query_id",
@@ -64,6 +86,7 @@ _COLUMNS = (
     "scope",
     "tag",
     "wrong",
+    "pair",
 )
 _INSERT = f"INSERT INTO evidence ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 
@@ -77,6 +100,7 @@ def insert(con: sqlite3.Connection, rows: Iterable[Evidence]) -> None:
                 row.gate, row.query_id, row.at, row.kind, row.rung, row.risk,
                 None if row.features is None else struct.pack(f"<{len(row.features)}d", *row.features),
                 row.chance, row.generation, row.scope, row.tag, None if row.wrong is None else int(row.wrong),
+                row.pair,
             )
             for row in rows
         ],
@@ -107,14 +131,38 @@ def since(con: sqlite3.Connection, gate: str, last: int) -> Iterator[Evidence]:
     rows = con.execute(
         f"SELECT id, {', '.join(_COLUMNS)} FROM evidence WHERE gate = ? AND id > ? ORDER BY id", (gate, last)
     )
-    for id, *fields in rows:
-        row = dict(zip(_COLUMNS, fields, strict=True))
-        packed, wrong = row.pop("features"), row.pop("wrong")
+    for id, of, query_id, at, kind, rung, risk, packed, chance, generation, scope, tag, wrong, pair in rows:
         try:
             features = None if packed is None else struct.unpack(f"<{len(packed) // 8}d", packed)
-            yield Evidence(**row, features=features, wrong=None if wrong is None else bool(wrong), id=id)
+            told = None if wrong is None else bool(wrong)
+            row = Evidence(
+                of, query_id, at, kind, rung, risk, features, chance, generation, scope, tag, told, pair, id
+            )
         except (TypeError, ValueError, struct.error):
             continue
+        yield row
+
+
+def keep_state(con: sqlite3.Connection, state: GateState) -> None:
+    """Keep a state, unless one that has come further is kept."""
+    con.execute(
+        "INSERT INTO gate_states (gate, upto, about, body) VALUES (?, ?, ?, ?) ON CONFLICT (gate) DO UPDATE SET "
+        "upto = excluded.upto, about = excluded.about, body = excluded.body "
+        "WHERE excluded.upto > upto OR excluded.about <> about",
+        (state.gate, state.upto, state.about, state.body),
+    )
+
+
+def kept_state(con: sqlite3.Connection, gate: str, about: str) -> GateState | None:
+    """The state kept for this gate by the same code, where the row that it goes up to is there."""
+    found = con.execute(
+        "SELECT upto, body FROM gate_states s WHERE gate = ? AND about = ? "
+        "AND EXISTS (SELECT 1 FROM evidence e WHERE e.id = s.upto AND e.gate = s.gate)",
+        (gate, about),
+    ).fetchone()
+    if found is None or type(found[0]) is not int or type(found[1]) is not bytes:
+        return None
+    return GateState(gate, found[0], about, found[1])
 
 
 def name_gate(con: sqlite3.Connection, row: GateRow) -> None:

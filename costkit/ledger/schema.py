@@ -118,7 +118,8 @@ CREATE TABLE evidence (                -- append-only: a gate's state is a fold 
   chance REAL NOT NULL,                -- with which a served answer like this one is audited
   generation INTEGER NOT NULL,         -- demotions before it
   scope TEXT, tag TEXT,
-  wrong INTEGER                        -- NULL: not judged yet; of fresh: two answers to one call differ
+  wrong INTEGER,                       -- NULL: not judged yet; of fresh: two answers to one call differ
+  pair TEXT                            -- digest of the question and the stored answer: rightly answered, it counts once
 );
 CREATE INDEX evidence_gate ON evidence (gate, id);
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT);
@@ -142,6 +143,14 @@ CREATE VIEW daily AS
          SUM(provider_cost) AS provider_cost, SUM(counterfactual_cost) AS counterfactual_cost,
          SUM(saving) AS saving
   FROM query_costs GROUP BY day, name;
+""",
+    """
+CREATE TABLE gate_states (             -- where the fold over a gate's evidence has come; without it, all is folded
+  gate TEXT PRIMARY KEY,
+  upto INTEGER NOT NULL,               -- id of the last row folded
+  about TEXT NOT NULL,                 -- digest of the bound and of the code that folded
+  body BLOB NOT NULL                   -- with a checksum before it
+);
 """,
 )
 

@@ -22,7 +22,7 @@ from costkit.budget import Hold, Refusal, Settle
 from costkit.call import Attempt
 from costkit.errors import FolderError
 from costkit.ledger import evidence, holds
-from costkit.ledger.evidence import Evidence, GateRow
+from costkit.ledger.evidence import Evidence, GateRow, GateState
 from costkit.ledger.rows import Query, insert
 from costkit.ledger.schema import is_damage, open_ledger, primary
 
@@ -166,6 +166,10 @@ class Ledger:
     def name_gate(self, row: GateRow) -> None:
         """Queue the row that says whose gate it is."""
         self._put(_Job(step=partial(evidence.name_gate, row=row)), now=False)
+
+    def keep_state(self, state: GateState) -> None:
+        """Queue a gate's state, for processes that start later."""
+        self._put(_Job(step=partial(evidence.keep_state, state=state)), now=False)
 
     def reader(self) -> sqlite3.Connection:
         """A read-only connection for a gate to follow its evidence with; nothing is flushed, and no lock waited for."""

@@ -12,7 +12,7 @@ sentence and nothing else, numbers or negation in other languages.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .read import read
 
@@ -24,8 +24,7 @@ KINDS = (*VETO, "negations", "names", "questions", "order")
 """Every kind that :func:`differs` tells."""
 
 
-@dataclass(frozen=True, slots=True)
-class Marks:
+class Marks(NamedTuple):
     """The marks of one text, each in a normal form.
 
     ``numbers``: "1000", "5 day", "10 usd", "#3" for the third. ``dates``: "2026-05-03", "05-03", "2026-05",

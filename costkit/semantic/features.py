@@ -7,12 +7,13 @@ entry of the answer that the nearest questions agree on, not just the nearest en
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from costkit.marks import KINDS, marks
 from costkit.semantic.sources import Sources, sources_of
@@ -20,24 +21,29 @@ from costkit.semantic.sources import Sources, sources_of
 __all__ = ["NEIGHBOURS", "PRIOR", "Choice", "Neighbour", "Profile", "Profiler", "choose"]
 
 NEIGHBOURS = 10
+_MARKS = len(KINDS)
+_KINDS_OF = attrgetter(*KINDS)
+_NO_SOURCES: Sources = frozenset()
 
 # A neighbour this much further in cosine speaks e times more softly.
 _SOFTER = 0.1
 
-_SOFT_KINDS = ("negations", "names", "questions", "order")
+_SOFT = tuple(map(KINDS.index, ("negations", "names", "questions", "order")))
 
 # Before any label: near, agreed on, alone and alike in words and sources is right; another negation, name or question
 # is wrong.
 PRIOR = (0.0, 0.5, 0.5, 0.3, 0.5, 0.5, 0.3, 0.2, 0.3, -1.0, -0.5, -0.3, -0.3)
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """Digests of a text's words, one digest for each kind of marks (0: none of them), and the sources at hand."""
+class Profile(NamedTuple):
+    """Digests of a text's words, one digest for each kind of marks (0: none of them), and the sources at hand.
+
+    A tuple, as :class:`Neighbour`: ten of each are made for one call.
+    """
 
     words: frozenset[int]
     marks: tuple[int, ...]
-    sources: Sources = field(default_factory=frozenset[tuple[int, int]])
+    sources: Sources = _NO_SOURCES
 
     def pack(self) -> bytes:
         """As bytes, for the index."""
@@ -50,16 +56,24 @@ class Profile:
     @classmethod
     def unpack(cls, body: bytes) -> Profile:
         """The inverse of :meth:`pack`; raises struct.error on anything else."""
-        numbers = struct.unpack(f"<{len(body) // 4}I", body)
-        known, rest = len(KINDS), numbers[len(KINDS) + 1 :]
-        if len(numbers) <= known or 2 * numbers[known] > len(rest):
+        numbers = _numbers(len(body) // 4).unpack(body)
+        if len(numbers) <= _MARKS:
             raise struct.error("not a profile")
-        told, words = rest[: 2 * numbers[known]], rest[2 * numbers[known] :]
-        return cls(frozenset(words), numbers[:known], frozenset(zip(told[::2], told[1::2], strict=True)))
+        end = _MARKS + 1 + 2 * numbers[_MARKS]
+        if end == _MARKS + 1:
+            return cls(frozenset(numbers[end:]), numbers[:_MARKS], _NO_SOURCES)
+        if end > len(numbers):
+            raise struct.error("not a profile")
+        told = zip(numbers[_MARKS + 1 : end : 2], numbers[_MARKS + 2 : end : 2], strict=True)
+        return cls(frozenset(numbers[end:]), numbers[:_MARKS], frozenset(told))
 
-    def differs(self, other: Profile, kinds: Sequence[str]) -> bool:
-        """Whether the texts differ in one of these kinds of marks."""
-        return any(self.marks[KINDS.index(kind)] != other.marks[KINDS.index(kind)] for kind in kinds)
+    def differs(self, other: Profile, kinds: Sequence[int]) -> bool:
+        """Whether the texts differ in one of these kinds of marks, by their places in ``KINDS``."""
+        one, two = self.marks, other.marks
+        for kind in kinds:  # noqa: SIM110 - any() would make a generator for each neighbour
+            if one[kind] != two[kind]:
+                return True
+        return False
 
     def outdates(self, other: Profile) -> bool:
         """Whether one of the other's sources is at hand here with another text."""
@@ -85,17 +99,21 @@ class Profiler:
 
     def of(self, text: str, passages: Any = None) -> Profile:
         """The profile of a text, and of the passages retrieved for it."""
-        found = marks(text)
-        kinds = (getattr(found, kind) for kind in KINDS)
+        found, digest, known = marks(text), self._digest, self._known
         return Profile(
-            frozenset(self._digest(word) for word in found.words),
-            tuple(self._digest(_plain(kind)) if kind else 0 for kind in kinds),
+            frozenset([known.get(word) or digest(word) for word in found.words]),
+            tuple([digest(_plain(kind)) if kind else 0 for kind in _KINDS_OF(found)]),
             self.sources(passages),
         )
 
     def sources(self, passages: Any) -> Sources:
         """The digests of passages; empty where there are none."""
-        return frozenset() if passages is None else sources_of(passages, self._key)
+        return _NO_SOURCES if passages is None else sources_of(passages, self._key)
+
+    def pair(self, text: str, candidate: str) -> str:
+        """A digest of a question and the stored answer found for it."""
+        told = f"{len(text)} {text}{candidate}".encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(told, digest_size=8, key=self._key).hexdigest()
 
     def _digest(self, text: str) -> int:
         known = self._known.get(text)
@@ -107,14 +125,18 @@ class Profiler:
         return known
 
 
+@functools.lru_cache(maxsize=256)
+def _numbers(count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}I")
+
+
 def _plain(kind: object) -> str:
     if isinstance(kind, frozenset):
         return "\x00".join(sorted(kind))
     return "\x00".join(kind) if isinstance(kind, tuple) else str(kind)
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbour:
+class Neighbour(NamedTuple):
     """A stored question near the one asked: its entry's key, the cosine, its profile, its answer's group.
 
     ``trusted``: it was seen often enough to be served to others.
@@ -127,8 +149,7 @@ class Neighbour:
     trusted: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """The candidate and its features; ``veto``: it may not be served, as it differs in what it may never differ in."""
 
     key: str
@@ -144,33 +165,34 @@ def choose(profile: Profile, neighbours: Sequence[Neighbour], veto: Sequence[str
     voices: dict[str, float] = {}
     for n in neighbours:
         voices[n.group] = voices.get(n.group, 0.0) + math.exp((n.similarity - nearest) / _SOFTER)
-    best = max(voices, key=lambda group: voices[group])
+    best = max(voices, key=voices.__getitem__)
     own = [n for n in neighbours if n.group == best]
     others = [n for n in neighbours if n.group != best]
-    allowed = [
-        n
-        for n in own
-        if n.trusted and not profile.differs(n.profile, veto) and not profile.outdates(n.profile)
-    ]
-    candidate = (allowed or own)[0]
-    overlaps = {n.key: _overlap(profile.words, n.profile.words) for n in neighbours}
+    kinds = [KINDS.index(kind) for kind in veto]
+    allowed = next((n for n in own if n.trusted and _may_stand(profile, n.profile, kinds)), None)
+    candidate = allowed or own[0]
+    alike, others_alike = _overlaps(profile.words, own), _overlaps(profile.words, others)
     rival = others[0].similarity if others else neighbours[-1].similarity
-    rival_words = max((overlaps[n.key] for n in others), default=min(overlaps.values()))
     cosine, vote = candidate.similarity, voices[best] / sum(voices.values())
-    first = neighbours[:6]
+    agree = sum([n.group == best for n in neighbours[:6]]) / min(6, len(neighbours))
+    marks_here, marks_there = profile.marks, candidate.profile.marks
     features = (
         1.0,
         (cosine - 0.8) * 10,
         (own[0].similarity - rival) * 10,
-        (sum(n.group == best for n in first) / len(first) - 0.5) * 2,
+        (agree - 0.5) * 2,
         (vote - 0.7) * 4,
         min(cosine, 0.9) * vote * 4 - 2.5,
-        (overlaps[candidate.key] - 0.4) * 3,
-        (max(overlaps[n.key] for n in own) - rival_words) * 4,
+        (alike[own.index(candidate)] - 0.4) * 3,
+        (max(alike) - max(others_alike, default=min(alike))) * 4,
         _shared(profile.sources, candidate.profile.sources),
-        *(float(profile.differs(candidate.profile, (kind,))) for kind in _SOFT_KINDS),
+        *[float(marks_here[kind] != marks_there[kind]) for kind in _SOFT],
     )
-    return Choice(candidate.key, features, not allowed)
+    return Choice(candidate.key, features, allowed is None)
+
+
+def _may_stand(profile: Profile, other: Profile, kinds: Sequence[int]) -> bool:
+    return not profile.differs(other, kinds) and not profile.outdates(other)
 
 
 def _shared(one: Sources, other: Sources) -> float:
@@ -178,6 +200,10 @@ def _shared(one: Sources, other: Sources) -> float:
     return 2.0 * len(one & other) / len(one | other) - 1.0 if one or other else 0.0
 
 
-def _overlap(one: frozenset[int], other: frozenset[int]) -> float:
-    shared = len(one & other)
-    return shared / max(1, len(one) + len(other) - shared)
+def _overlaps(words: frozenset[int], neighbours: Sequence[Neighbour]) -> list[float]:
+    """Of each, the words that both texts have as a share of those that either has."""
+    found, size = list[float](), len(words)
+    for n in neighbours:
+        both = len(words & n.profile.words)
+        found.append(both / (size + len(n.profile.words) - both or 1))
+    return found

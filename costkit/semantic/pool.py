@@ -9,32 +9,33 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 from costkit import codec
 from costkit.bound import Bound, Passage
+from costkit.bound.ladder import rungs_of
 from costkit.bound.tended import LABEL, Tended, evidence_of
 from costkit.embed import Encoder, Vectors
 from costkit.embed.encoder import MOST_CHARS
 from costkit.errors import EncoderError, JudgeError
 from costkit.index import Index, Row
 from costkit.judges import Judge, joined
+from costkit.judges.identity import identity
 from costkit.judges.said import text_of
 from costkit.key import digest
 from costkit.ledger import Evidence, GateRow, Ledger
 from costkit.semantic.claimed import claimed
 from costkit.semantic.features import NEIGHBOURS, PRIOR, Neighbour, Profile, Profiler, choose
+from costkit.semantic.judging import Judging
 from costkit.semantic.settings import Semantic
 from costkit.store import Entry, Moment
 from costkit.texts import refuses
 
 __all__ = ["Meaning", "Pool", "Sought", "group_of", "may_enter"]
 
-# Answers that wait for a slow judge, and seconds that one may wait (fewer than after which its label counts as lost).
-# Past that an audit counts as wrong; the label of what was not served is left out, whatever it would have been.
-_MOST_WAITING, _LONGEST = 1_000, 300.0
+# What labels are counted by: features, marks, rungs, the way the score is fitted. Another way is another gate.
+_FORM = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,15 @@ class Meaning:
 
     @property
     def tested(self) -> Bound:
-        """The bound that labels are tested against: what the judge misses is made up for."""
-        return replace(self.bound, max_error=self.bound.max_error * self.judge.sensitivity())
+        """The bound that labels are tested against: what the judge misses is made up for.
+
+        Where its sensitivity was measured, half of what the confidence leaves open is spent on that.
+        """
+        if self.judge.exact:
+            return self.bound
+        confidence = (1 + self.bound.confidence) / 2
+        missed = self.bound.max_error * self.judge.sensitivity(confidence)
+        return replace(self.bound, max_error=missed, confidence=confidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,14 @@ class Sought:
         passage = replace(self.passage, kind="none", rung=None, risk=None, features=None, chance=1.0)
         return replace(self, passage=passage, key=None, entry=None)
 
+    def unlabelled(self) -> Sought:
+        """The same where no answer of the reference path tells what the candidate was."""
+        if self.passage.kind == "audit":
+            return replace(self, passage=replace(self.passage, kind="unanswered"))
+        if self.passage.kind == "declined":
+            return replace(self, passage=replace(self.passage, kind="unlabelled"))
+        return self
+
     def evidence(self, query_id: str, at: float, wrong: bool | None = None) -> Evidence:
         """The row for the ledger."""
         return evidence_of(self.gate, self.passage, query_id=query_id, at=at, wrong=wrong)
@@ -91,6 +107,9 @@ class Pool:
 
     Args:
         name, version: the function's.
+        rules: what else decides which answers may stand for which calls: who shares, what is left out, what is stored
+            and for how long; functions among them.
+        known: the kit's gates by their id, for functions that are wrapped more than once.
         key: what the words of stored questions are digested with.
         get: the entry stored under a scope and key, or None.
         warn: says something once.
@@ -104,21 +123,24 @@ class Pool:
         *,
         name: str,
         version: str,
+        rules: tuple[object, ...] = (),
         index: Index,
         ledger: Ledger,
+        known: dict[str, Tended],
         key: bytes,
         get: Callable[[str, str, float], Entry | None],
         warn: Callable[[str], None],
         reads: Callable[[Any], Any] | None = None,
     ) -> None:
         self.meaning, self.name, self.version = meaning, name, version
+        self._rules = identity(rules, meaning.settings.admit)
         self._reads = reads
         self.gates: dict[str, Tended] = {}
+        self._known = known
         self._index, self._ledger, self._get, self._warn = index, ledger, get, warn
         self.key, self.profiler = key, Profiler(key)
         self._lock = threading.Lock()
-        self._judging: ThreadPoolExecutor | None = None
-        self._waiting = 0
+        self._judging = Judging(self._wrong, self.label)
 
     def tended(self, model: str | None) -> Tended:
         """The gate for calls to this model; another encoder, judge, setting or version is another gate."""
@@ -132,7 +154,8 @@ class Pool:
         about = {
             "encoder": meaning.encoder.id, "judge": meaning.judge.id, "judge_name": meaning.judge.name,
             "model": model, "text": settings.text, "sources": settings.sources, "veto": sorted(settings.veto),
-            "sightings": settings.sightings,
+            "sightings": settings.sightings, "rules": self._rules,
+            "form": identity(_FORM, PRIOR, rungs_of(meaning.bound)),
         }  # fmt: skip
         bound = meaning.tested
         limits = {
@@ -149,7 +172,8 @@ class Pool:
 
         with self._lock:
             if (model or "") not in self.gates:
-                self.gates[model or ""] = Tended(id, bound, PRIOR, connect)
+                made = Tended(id, bound, PRIOR, connect, self._ledger.keep_state)
+                self.gates[model or ""] = self._known.setdefault(id, made)
             return self.gates[model or ""]
 
     def seek(
@@ -165,12 +189,47 @@ class Pool:
         moment: Moment,
         stream: bool,
         ttl: float | None = None,
+        renews: bool = False,
     ) -> Sought | None:
         """What is stored that means the same, and what the gate says; None where the call has no text to go by.
 
         ``keyed`` are the arguments that must be identical, the claimed one among them; ``scope`` and ``tag`` are
-        labels; ``ttl`` is what now holds, for an entry may have been made under a longer one.
+        labels; ``ttl`` is what now holds, for an entry may have been made under a longer one. ``renews``: only to find
+        where the answer will stand, no call of anybody's.
         """
+        read = self._read(arguments, model)
+        if read is None:
+            return None
+        text, rest, vector, tended = read
+        namespace = self.namespace(keyed, rest, tended)
+        passages = arguments.get(self.meaning.settings.sources or "")
+        profile = self.profiler.of(text, passages)
+        if renews:
+            nothing = Passage("none", None, None, None, 1.0, tended.generation, scope, tag)
+            return Sought(tended.id, nothing, scope_id, namespace, vector, profile, text)
+        near = self._index.search(scope_id, namespace, vector, k=NEIGHBOURS, now=moment.wall, epoch=epoch)
+        choice = choose(
+            profile, self._neighbours(near.rows, near.similarities.tolist()), self.meaning.settings.veto
+        )
+        entry = None if choice is None else self._get(scope_id, choice.key, moment.wall)
+        if entry is None or entry.stream != stream or not _fresh(entry, moment, epoch, ttl):
+            choice, entry = None, None
+        key = None if choice is None else choice.key
+        passage = tended.decide(
+            None if choice is None else choice.features,
+            veto=choice is not None and choice.veto,
+            scope=scope,
+            tag=tag,
+            pair=None if entry is None else self.profiler.pair(text, f"{key} {entry.at}"),
+        )
+        if passage.kind == "served" and self._ledger.failing:
+            passage = replace(passage, kind="declined", chance=1.0)  # what nobody can check is not served
+        return Sought(tended.id, passage, scope_id, namespace, vector, profile, text, key, entry)
+
+    def _read(
+        self, arguments: Mapping[str, Any], model: str | None
+    ) -> tuple[str, Any, Vectors, Tended] | None:
+        """The claimed text, what must be identical of its argument, its vector and the gate; None without a text."""
         asked = claimed(arguments.get(self.meaning.settings.text))
         if asked is None:
             return None
@@ -181,34 +240,10 @@ class Pool:
             )
             return None
         try:
-            vector = self.meaning.encoder.one(text)
-            tended = self.tended(model)
+            return text, rest, self.meaning.encoder.one(text), self.tended(model)
         except EncoderError as exc:
             self._warn(f"{self.name}: a call went without the semantic tier ({exc})")
             return None
-        namespace = self.namespace(keyed, rest, tended)
-        passages = arguments.get(self.meaning.settings.sources or "")
-        profile = self.profiler.of(text, passages)
-        near = self._index.search(scope_id, namespace, vector, k=NEIGHBOURS, now=moment.wall, epoch=epoch)
-        choice = choose(
-            profile, self._neighbours(near.rows, near.similarities.tolist()), self.meaning.settings.veto
-        )
-        key, entry = None, None
-        if choice is not None:
-            entry = self._get(scope_id, choice.key, moment.wall)
-            if entry is None or entry.stream != stream or not _fresh(entry, moment, epoch, ttl):
-                choice, entry = None, None
-            else:
-                key = choice.key
-        passage = tended.decide(
-            None if choice is None else choice.features,
-            veto=choice is not None and choice.veto,
-            scope=scope,
-            tag=tag,
-        )
-        if passage.kind == "served" and self._ledger.failing:
-            passage = replace(passage, kind="declined", chance=1.0)  # what nobody can check is not served
-        return Sought(tended.id, passage, scope_id, namespace, vector, profile, text, key, entry)
 
     def namespace(self, keyed: Mapping[str, Any], rest: Any, tended: Tended) -> str:
         """A digest of all that must be identical, and of the gate and its demotions; raises UnkeyableArgument."""
@@ -243,49 +278,28 @@ class Pool:
         judge = self.meaning.judge
         if judge.says is None and judge.score is None:
             return self._wrong(sought, value, stream)
-        with self._lock:
-            room = self._waiting < _MOST_WAITING
-            if room:
-                self._waiting += 1
-                if self._judging is None:
-                    self._judging = ThreadPoolExecutor(1, thread_name_prefix="costkit-judge")
-                self._judging.submit(
-                    self._judge_later, sought, _snapshot(value), query_id, stream, time.monotonic()
-                )
-        if room or sought.audits:
-            return None if room else True
-        self._label(sought, query_id, None)
+        if self._judging.ask(sought, value, query_id=query_id, stream=stream):
+            return None
+        if sought.audits:
+            return True
+        self.label(sought, query_id, None)
         return None
 
     def close(self) -> None:
         """Wait for the judge."""
-        with self._lock:
-            judging, self._judging = self._judging, None
-        if judging is not None:
-            judging.shutdown(wait=True)
+        self._judging.close()
         for tended in list(self.gates.values()):
             tended.close()
 
     def after_fork(self) -> None:
         """The child has none of the parent's threads."""
-        self._lock, self._judging, self._waiting = threading.Lock(), None, 0
+        self._lock = threading.Lock()
+        self._judging.after_fork()
         self.meaning.encoder.after_fork()
         for tended in self.gates.values():
             tended.after_fork()
 
-    def _judge_later(self, sought: Sought, value: Any, query_id: str, stream: bool, since: float) -> None:
-        wrong: bool | None = True
-        try:
-            if time.monotonic() - since < _LONGEST:
-                wrong = self._wrong(sought, value, stream)
-            elif not sought.audits:
-                wrong = None
-        finally:  # whatever a judge raises, SystemExit among it: a label that does not come is wrong
-            with self._lock:
-                self._waiting -= 1
-            self._label(sought, query_id, wrong)
-
-    def _label(self, sought: Sought, query_id: str, wrong: bool | None) -> None:
+    def label(self, sought: Sought, query_id: str, wrong: bool | None) -> None:
         """Say by itself what a candidate turned out to be; None: nobody will."""
         label = Evidence(
             gate=sought.gate, query_id=query_id, at=time.time(), kind=LABEL, rung=None, risk=None, features=None,
@@ -303,8 +317,11 @@ class Pool:
         except JudgeError as exc:
             self._warn(f"{self.name}: {exc}; the answer counts as wrong")
             return True
-        if right and self.meaning.settings.sightings > 1:
-            self._index.confirm(sought.scope_id, sought.namespace, sought.key)
+        place = sought.scope_id, sought.namespace, sought.key
+        if not right and sought.audits:
+            self._index.drop(*place)  # it would have been served, and would be again
+        elif right and self.meaning.settings.sightings > 1:
+            self._index.confirm(*place)
         return not right
 
     def _answer(self, value: Any, stream: bool) -> Any:
@@ -316,14 +333,15 @@ class Pool:
         return joined(chunks)
 
     def _neighbours(self, rows: tuple[Row, ...], similarities: list[float]) -> list[Neighbour]:
-        found = []
+        found, sightings = list[Neighbour](), self.meaning.settings.sightings
         for row, similarity in zip(rows, similarities, strict=True):
             try:
                 profile = Profile.unpack(row.features)
             except struct.error:
                 continue
-            trusted = row.trust + 1 >= self.meaning.settings.sightings
-            found.append(Neighbour(row.key, similarity, profile, row.answer.hex(), trusted))
+            found.append(
+                Neighbour(row.key, similarity, profile, row.answer.hex(), row.trust + 1 >= sightings)
+            )
         return found
 
 
@@ -349,14 +367,6 @@ def _fresh(entry: Entry, moment: Moment, epoch: str, ttl: float | None) -> bool:
         return False
     age = entry.age(moment)
     return all(limit is None or age < limit for limit in (entry.ttl, ttl))
-
-
-def _snapshot(value: Any) -> Any:
-    """The answer as it is now: its caller may change it while it waits for the judge."""
-    try:
-        return codec.decode(codec.encode(value))
-    except (codec.NotStorable, codec.Unreadable):
-        return value
 
 
 def _is_refusal(answer: Any) -> bool:

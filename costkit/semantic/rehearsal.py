@@ -102,13 +102,13 @@ class Rehearsal:
     ) -> None:
         self.meaning, self.rows, self.ttl = meaning, rows, ttl
         self._admits = admits
-        profiler = Profiler(b"") if profiler is None else profiler
+        self._profiler = profiler = Profiler(b"") if profiler is None else profiler
         numbers: dict[tuple[str, Sources], int] = {}
         self._text = [
             numbers.setdefault((row.text, profiler.sources(row.sources)), len(numbers)) for row in rows
         ]
         self.profiles: list[Profile] = [
-            replace(profiler.of(text), sources=sources) for text, sources in numbers
+            profiler.of(text)._replace(sources=sources) for text, sources in numbers
         ]
         self.vectors = _embedded(meaning, [text for text, _ in numbers], told)
         self._lay_out()
@@ -154,6 +154,10 @@ class Rehearsal:
         """The unit vector of a row's text."""
         vector: Vectors = self.vectors[self._text[number]]
         return vector
+
+    def pair(self, number: int, candidate: int) -> str:
+        """A digest of a row's text and the row whose answer was found for it."""
+        return self._profiler.pair(self.rows[number].text, f"{candidate} {self.rows[candidate].text}")
 
     def group(self, number: int) -> str | None:
         """What a row's answer is told apart by in the pool; None where it may not enter it."""
@@ -264,6 +268,7 @@ class _Tier:
             passage = gate.decide(None, coin=coin, scope=row.scope, tag=row.tag)
         else:
             passage = gate.decide(choice.features, coin=coin, veto=choice.veto, scope=row.scope, tag=row.tag)
+            passage = replace(passage, pair=of.pair(number, int(choice.key)))
         self._serves = passage.kind == "served"
         if self._shadow:
             passage = replace(passage, kind="rehearsed", chance=1.0)
@@ -272,8 +277,11 @@ class _Tier:
         candidate = int(choice.key)
         similarity = next(n.similarity for n in neighbours if n.key == choice.key)
         wrong = of.wrong(candidate, number)
-        if passage.labelled and not wrong:
-            self._seen[room][of.place(candidate)[1]] += 1
+        place = of.place(candidate)[1]
+        if passage.kind == "audit" and wrong:
+            self._absent[room][place] = _ABSENT
+        elif passage.labelled and not wrong:
+            self._seen[room][place] += 1
         return Met(passage.kind, passage, candidate, wrong, similarity)
 
     def _neighbours(self, room: int, near: Vectors, now: float) -> list[Neighbour]:

@@ -3,6 +3,7 @@
 - :mod:`costkit.stats.intervals`: one look at a sample of fixed size;
 - :mod:`costkit.stats.bets`: evidence against a bound on a mean, valid however often it is looked at;
 - :mod:`costkit.stats.sequences`: intervals for a mean that hold at every sample size at once;
+- :mod:`costkit.stats.dependence`: quantiles and shares of a series whose neighbours are alike, and whether to trust them;
 - :mod:`costkit.stats.detect`: alarms, so many looks apart where nothing changed.
 
 >>> bet = Bet(0.02)                       # somebody claims that 2% or more of the answers are wrong
@@ -15,6 +16,7 @@ True
 from __future__ import annotations
 
 from costkit.stats.bets import Bet, Evidence, log_e_process, stakes, walk
+from costkit.stats.dependence import Steady, correlation_time, steady_quantile, steady_share
 from costkit.stats.detect import Cusum, ShiryaevRoberts, look_es
 from costkit.stats.intervals import (
     Values,
@@ -34,11 +36,13 @@ __all__ = [
     "Evidence",
     "RunningMean",
     "ShiryaevRoberts",
+    "Steady",
     "Strata",
     "Values",
     "binomial_limits",
     "bootstrap_change",
     "bootstrap_mean",
+    "correlation_time",
     "log_e_process",
     "look_es",
     "mean_sequence",
@@ -46,6 +50,8 @@ __all__ = [
     "quantile_interval",
     "running_mean_sequence",
     "stakes",
+    "steady_quantile",
+    "steady_share",
     "walk",
     "wilson",
 ]

@@ -22,9 +22,10 @@ import numpy as np
 
 __all__ = ["Strata"]
 
-# Half of the mixture: independent beta priors of so many pseudo-labels, a stratum each. The other half: the expected
-# rates, all wrong by one factor and one exponent.
-_PSEUDO = 4.0
+# Half of the mixture: independent beta priors, a stratum each, with the expected rate as their mean and half an error
+# of weight, so that neither a clean stratum nor one error in it costs much. The other half: the expected rates, all
+# wrong by one factor and one exponent.
+_SHAPE = 0.5
 _FACTORS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 _EXPONENTS = (0.7, 1.0, 1.4)
 
@@ -121,7 +122,7 @@ class Strata:
     def _log_mixture(self, upto: int) -> float:
         alone = 0.0
         for rate, labels, wrong in zip(self.expected[:upto], self.labels, self.wrong, strict=False):
-            a, b = rate * _PSEUDO, (1 - rate) * _PSEUDO
+            a, b = _SHAPE, _SHAPE * (1 - rate) / rate
             alone += _log_beta(a + wrong, b + labels - wrong) - _log_beta(a, b)
         errors = np.array(self.wrong[:upto])
         right = np.array(self.labels[:upto]) - errors

@@ -6,11 +6,11 @@ asked (default: `make serve` on this machine), `COSTKIT_MODEL` the model. Its le
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 import costkit
+from serving.assistant.version import version_of
 from serving.assistant.workflow import DEFAULT_MODEL, Answer, Assistant, connect
 from serving.demo.servers import machine_prices
 
@@ -28,16 +28,7 @@ _complete = kit.call(scope=None, name="complete")(connect(_url))
 _assistant = Assistant(_docs, _complete, model=_model)
 
 
-def _version() -> str:
-    """A digest of all that an answer depends on but its question: model, server, articles and this assistant."""
-    files = [*(p for p in _docs.rglob("*") if p.is_file()), *Path(__file__).parent.glob("*.py")]
-    told = hashlib.sha256(f"{_model}\n{_url}\n".encode())
-    for file in sorted(files):
-        told.update(f"{file.name}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
-    return told.hexdigest()[:12]
-
-
-@kit.call(costkit.exact(ttl="1d"), scope="tenant", version=_version())
+@kit.call(costkit.exact(ttl="1d"), scope="tenant", version=version_of(_docs, _model, _url))
 def ask(question: str, *, tenant: str = "default") -> Answer:
     """One answer of the assistant; identical questions of one tenant are answered from the cache."""
     answer = _assistant.ask(question, tenant=tenant)

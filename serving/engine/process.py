@@ -51,6 +51,18 @@ def end_group(group: int, leader_patience: float = LEADER_PATIENCE_S) -> tuple[i
     return members(group)
 
 
+def end_rest(leader: int) -> None:
+    """End every process of the group or session ``leader`` but the leader itself, by force after 5 seconds."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        _signal(_rest(leader), number)
+        if _wait_empty(leader, GROUP_PATIENCE_S, spared=1):
+            return
+
+
+def _rest(leader: int) -> tuple[int, ...]:
+    return tuple(pid for pid in members(leader) if pid != leader)
+
+
 def _signal(pids: tuple[int, ...], number: signal.Signals) -> None:
     for pid in pids:
         try:
@@ -59,9 +71,9 @@ def _signal(pids: tuple[int, ...], number: signal.Signals) -> None:
             continue
 
 
-def _wait_empty(group: int, seconds: float) -> bool:
+def _wait_empty(group: int, seconds: float, spared: int = 0) -> bool:
     deadline = time.monotonic() + seconds
-    while members(group):
+    while len(members(group)) > spared:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)

@@ -1,8 +1,9 @@
 """A simulated OpenAI-compatible server with true timing, in its own process: `python -m serving.simulated`.
 
-Reading order: `work` (what a request asks and will be answered), `timing` (slots, prefix cache, deadlines),
-`faults`, `recording` (real answers to replay), `world` (what requests share), `wire` (HTTP/1.1), `exchange`
-(one answer on its way), `server` (routes), `__main__` (the command line), `run` (start it from Python).
+Reading order: `work` (what a request asks and will be answered), `timing` (slots, prefix cache, deadlines), `pace`
+(server time, freezes, alarms), `faults`, `recording` (real answers to replay), `world` (what requests share), `wire`
+(HTTP/1.1), `exchange` (one answer on its way), `server` (routes), `process`, `__main__` (the command line), `run`
+(start it from Python); `fit` and `profile` (as fast as a real server was).
 Standard library only.
 """
 

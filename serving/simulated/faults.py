@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-KINDS = ("error500", "rate429", "stall", "truncate", "drop")
+KINDS = ("error500", "error503", "rate429", "html", "stall", "truncate", "drop")
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One kind of fault and the share of requests it strikes; `seconds` is the length of a stall.
 
-    `error500` and `rate429` answer at once, without a slot. `stall` stops before one token, `truncate` ends
-    the stream in good form but without `finish_reason` (a plain answer: without the end of its body), `drop`
-    closes the connection in mid-answer (a plain answer: before its first byte).
+    `error500`, `error503`, `rate429` and `html` (status 502 and a page, as of a proxy in front) answer at once, without
+    a slot. `stall` stops before one token, `truncate` ends the stream in good form but without `finish_reason` (a plain
+    answer: without the end of its body), `drop` closes the connection in mid-answer (a plain answer: before its first
+    byte).
     """
 
     kind: str
@@ -33,8 +34,8 @@ def parse_fault(text: str) -> Fault:
     Fault(kind='stall', probability=0.1, seconds=2.5)
     >>> parse_fault("explode:0.1")
     Traceback (most recent call last):
-    ValueError: fault 'explode:0.1': expected KIND:PROBABILITY with KIND one of error500, rate429, \
-stall:SECONDS, truncate, drop
+    ValueError: fault 'explode:0.1': expected KIND:PROBABILITY with KIND one of error500, error503, \
+rate429, html, stall:SECONDS, truncate, drop
     """
     kind, *numbers = text.split(":")
     try:
@@ -48,6 +49,24 @@ stall:SECONDS, truncate, drop
     if not 0.0 <= probability <= 1.0 or not 0.0 <= seconds < float("inf"):
         raise ValueError(f"fault {text!r}: needs a probability from 0 to 1 and seconds of 0 or more")
     return Fault(kind, probability, seconds)
+
+
+def parse_freeze(text: str) -> tuple[float, float]:
+    """Read `SECONDS@AT`: freeze the whole server for so long, once, `AT` seconds after its first request.
+
+    Raises:
+        ValueError: not two numbers, or one that is negative.
+
+    >>> parse_freeze("2@5")
+    (2.0, 5.0)
+    """
+    try:
+        seconds, at = (float(number) for number in text.split("@"))
+    except ValueError:
+        seconds = at = -1.0
+    if not (0.0 < seconds < float("inf") and 0.0 <= at < float("inf")):
+        raise ValueError(f"freeze {text!r}: expected SECONDS@AT, such as 2@5")
+    return seconds, at
 
 
 def check_faults(faults: Sequence[Fault]) -> tuple[Fault, ...]:

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import IO
 
 from serving.prompt_digest import prompt_digest
 from serving.simulated.exchange import ChatExchange, Identity
-from serving.simulated.faults import draw_fault
+from serving.simulated.faults import Fault, draw_fault, parse_freeze
 from serving.simulated.recording import Recording
 from serving.simulated.wire import Connection, Request, error_body, render
 from serving.simulated.work import Ask, BadRequest, Work, read_ask, replay, simulate
 from serving.simulated.world import Settings, Truth, World
+
+PAGE = b"<!DOCTYPE html><html><head><title>Bad gateway</title></head><body><h1>Bad gateway</h1></body></html>"
+HTML = "text/html; charset=utf-8"
+
+
+class Held:
+    """A request that came while the server was frozen; it is read when the server goes on."""
+
+    def __init__(self, world: World, read: Callable[[], None]) -> None:
+        self._world = world
+        self._alarm = world.pace.at(world.pace.now(), read)
+
+    def cancel(self) -> None:
+        """The client has gone."""
+        self._world.pace.cancel(self._alarm)
 
 
 class SimulatedServer:
@@ -37,13 +54,29 @@ class SimulatedServer:
             "/v1/models": ("GET", self._models),
             "/health": ("GET", self._health),
             "/metrics": ("GET", self._metrics),
+            "/control/freeze": ("POST", self._freeze),
         }
+
+    @property
+    def born(self) -> float:
+        """When the server started, in seconds of the system's monotonic clock."""
+        return self._world.born
 
     def connect(self) -> Connection:
         """Return the protocol of a new connection."""
         return Connection(self._handle, self.live)
 
     def _handle(self, request: Request, connection: Connection) -> None:
+        if self._world.pace.frozen:
+            connection.exchange = Held(self._world, partial(self._route, request, connection))
+        else:
+            self._route(request, connection)
+
+    def _route(self, request: Request, connection: Connection) -> None:
+        if self._settings.answer_html:
+            connection.send(render(200, PAGE, HTML))
+            connection.finish()
+            return
         method, route = self._routes.get(request.path, ("", self._health))
         if method == request.method:
             route(request, connection)
@@ -55,51 +88,73 @@ class SimulatedServer:
 
     def _chat(self, request: Request, connection: Connection) -> None:
         self._received += 1
+        if self._received == 1 and self._settings.freeze is not None:
+            seconds, at = (time / self._settings.speed for time in self._settings.freeze)
+            self._world.loop.call_later(at, self._world.pace.freeze, seconds)
         truth = Truth(f"chatcmpl-{self._boot}-{self._received}", self._world.since_birth(request.arrival))
         try:
-            ask = read_ask(request.body)
-            if ask.model != self._settings.model:
-                raise BadRequest(
-                    f"The model {ask.model!r} does not exist; {self._settings.model!r} does.",
-                    "model",
-                    404,
-                    "model_not_found",
-                )
+            ask = self._read(request)
             rng = Random(f"{self._settings.seed}/{self._order}")
             fault = draw_fault(self._settings.faults, rng)
             work = self._work(ask, rng)
         except BadRequest as error:
-            kind = "not_recorded" if error.status == 422 else "invalid_request_error"
+            kind = {401: "authentication_error", 422: "not_recorded"}.get(
+                error.status, "invalid_request_error"
+            )
             body = error_body(str(error), kind, error.param, error.code)
             self._refuse(connection, truth, error.status, body)
             return
         self._order += 1
-        truth.fault = fault.kind if fault else None
-        limit = self._settings.queue_limit
-        if fault is not None and fault.kind == "error500":
+        if self._fails(fault, truth, connection):
+            return
+        who = Identity(truth.id, self._created, ask.model, self._fingerprint, self._label)
+        struck = int(rng.random() * len(work.pieces)) if fault else 0
+        exchange = ChatExchange(
+            self._world, connection, ask=ask, work=work, truth=truth, who=who, fault=fault, struck=struck
+        )
+        connection.exchange = exchange
+        exchange.arrive(self._world.pace.at_wall(request.arrival))
+
+    def _read(self, request: Request) -> Ask:
+        """The checked request; raises BadRequest for a wrong key, body or model."""
+        key = self._settings.key
+        if key is not None:
+            given = request.headers.get("authorization", "").encode("latin-1", "replace")
+            if not hmac.compare_digest(given, f"Bearer {key}".encode()):
+                raise BadRequest("The API key is not known or has expired.", None, 401, "invalid_api_key")
+        ask = read_ask(request.body)
+        if ask.model != self._settings.model:
+            message = f"The model {ask.model[:100]!r} does not exist; {self._settings.model!r} does."
+            raise BadRequest(message, "model", 404, "model_not_found")
+        return ask
+
+    def _fails(self, fault: Fault | None, truth: Truth, connection: Connection) -> bool:
+        """Answer the faults that need no slot, and a full queue; whether that was done."""
+        kind = truth.fault = fault.kind if fault else None
+        wait = self._settings.retry_after_s
+        later = "" if wait is None else f"retry-after: {wait:g}\r\n"
+        slots, limit = self._world.slots, self._settings.queue_limit
+        if kind == "error500":
             self._refuse(connection, truth, 500, error_body("A simulated server error.", "server_error"))
-        elif fault is not None and fault.kind == "rate429":
+        elif kind == "error503":
+            body = error_body("A simulated overload.", "overloaded_error", code="overloaded")
+            self._refuse(connection, truth, 503, body, later)
+        elif kind == "rate429":
             body = error_body("A simulated rate limit.", "rate_limit_error", code="rate_limit_exceeded")
-            self._refuse(connection, truth, 429, body, "retry-after: 1\r\n")
-        elif (
-            limit is not None
-            and self._world.slots.running >= self._world.slots.size
-            and self._world.slots.waiting >= limit
-        ):
+            self._refuse(connection, truth, 429, body, later)
+        elif kind == "html":
+            self._refuse(connection, truth, 502, PAGE, content_type=HTML)
+        elif limit is not None and slots.running >= slots.size and slots.waiting >= limit:
             body = error_body(f"{limit} requests wait already.", "overloaded_error", code="queue_full")
-            self._refuse(connection, truth, 503, body, "retry-after: 1\r\n")
+            self._refuse(connection, truth, 503, body, later)
         else:
-            who = Identity(truth.id, self._created, ask.model, self._fingerprint, self._label)
-            struck = int(rng.random() * len(work.pieces)) if fault else 0
-            exchange = ChatExchange(
-                self._world, connection, ask=ask, work=work, truth=truth, who=who, fault=fault, struck=struck
-            )
-            connection.exchange = exchange
-            exchange.arrive(request.arrival)
+            return False
+        return True
 
     def _work(self, ask: Ask, rng: Random) -> Work:
         if self._recording is None:
-            return simulate(ask, rng, self._settings.output_tokens_mean, self._settings.output_tokens_sigma)
+            have = self._settings
+            return simulate(ask, rng, have.output_tokens_mean, have.output_tokens_sigma, have.reasoning_share)
         digest = prompt_digest(ask.body)
         answer = self._recording.answers.get(digest)
         if answer is None:
@@ -112,10 +167,17 @@ class SimulatedServer:
         return replay(answer)
 
     def _refuse(
-        self, connection: Connection, truth: Truth, status: int, body: bytes, extra: str = ""
+        self,
+        connection: Connection,
+        truth: Truth,
+        status: int,
+        body: bytes,
+        extra: str = "",
+        *,
+        content_type: str = "application/json",
     ) -> None:
         truth.status = status
-        connection.send(render(status, body, extra=f"x-request-id: {truth.id}\r\n{extra}"))
+        connection.send(render(status, body, content_type, f"x-request-id: {truth.id}\r\n{extra}"))
         self._world.log(truth)
         connection.finish()
 
@@ -132,6 +194,18 @@ class SimulatedServer:
 
     def _health(self, _request: Request, connection: Connection) -> None:
         connection.send(render(200, b""))
+        connection.finish()
+
+    def _freeze(self, request: Request, connection: Connection) -> None:
+        """`{"seconds": 2}`: answer, then stand still for so long; what runs goes on where it was."""
+        try:
+            seconds, _ = parse_freeze(f"{json.loads(request.body)['seconds']}@0")
+        except (ValueError, TypeError, KeyError, RecursionError):
+            body = error_body('Send {"seconds": 2}, more than 0.', "invalid_request_error", "seconds")
+            connection.send(render(400, body))
+        else:
+            connection.send(render(200, json.dumps({"frozen_s": seconds}).encode()))
+            self._world.pace.freeze(seconds / self._settings.speed)
         connection.finish()
 
     def _metrics(self, _request: Request, connection: Connection) -> None:

@@ -17,6 +17,7 @@ from random import Random
 from serving.simulated.recording import Answer
 
 _TOKEN = re.compile(r"\w{1,10}|[^\w\s]")
+_PIECE = re.compile(r"\s*(?:\w{1,10}|[^\w\s]|$)")
 _PROSE = (
     "the plan allows a refund within thirty days of renewal and each team may add more seats at any time "
     "because billing follows usage per month while support answers by mail or chat on every working day"
@@ -48,12 +49,16 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a request costs and is answered: `pieces` holds one text a token (in a replay some are empty)."""
+    """What a request costs and is answered: `pieces` holds one text a token (in a replay some are empty).
+
+    The first `thoughts` of them are reasoning.
+    """
 
     prompt_tokens: Sequence[str]
     pieces: tuple[str, ...]
     finish_reason: str
     recorded: Answer | None = None
+    thoughts: int = 0
 
 
 def count_tokens(text: str) -> int:
@@ -100,13 +105,45 @@ def read_ask(data: bytes) -> Ask:
     return Ask(body, model, messages, stream, bool(options.get("include_usage")), _read_limit(body))
 
 
-def simulate(ask: Ask, rng: Random, mean: float, sigma: float) -> Work:
-    """Draw an answer: a lognormal number of tokens of mean `mean` (before the limit), each a plain word."""
+def simulate(ask: Ask, rng: Random, mean: float, sigma: float, reasoning: float = 0.0) -> Work:
+    """Draw an answer: a lognormal number of tokens of mean `mean` (before the limit), each a plain word.
+
+    The first share `reasoning` of the drawn tokens is reasoning. A request for JSON whose schema leaves each property
+    a list of values to choose from gets the first of each, as long as that is, after no reasoning.
+    """
     drawn = max(1, round(rng.lognormvariate(math.log(mean) - sigma * sigma / 2, sigma)))
-    count = drawn if ask.limit is None else min(drawn, ask.limit)
-    words = rng.choices(_WORDS, k=count)
-    pieces = (words[0].capitalize(), *(" " + word for word in words[1:]))
-    return Work(_prompt_tokens(ask), pieces, "stop" if count == drawn else "length")
+    prompt, form = _prompt_tokens(ask), _chosen(ask.body)
+    if form is not None:
+        pieces = tuple(piece for piece in _PIECE.findall(form) if piece)
+        drawn, thoughts = len(pieces), 0
+        count = drawn if ask.limit is None else min(drawn, ask.limit)
+        pieces = pieces[:count]
+    else:
+        count = drawn if ask.limit is None else min(drawn, ask.limit)
+        words = rng.choices(_WORDS, k=count)
+        thoughts = min(count, round(reasoning * drawn))
+        pieces = (words[0].capitalize(), *(" " + word for word in words[1:]))
+    return Work(prompt, pieces, "stop" if count == drawn else "length", thoughts=thoughts)
+
+
+def _chosen(body: Mapping[str, object]) -> str | None:
+    """The JSON that the request's schema allows with the first value of each property; None where it names no values.
+
+    >>> schema = {"properties": {"quote": {"enum": ["It is free.", "No."]}}}
+    >>> _chosen({"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}})
+    '{"quote": "It is free."}'
+    """
+    found: object = body
+    for name in ("response_format", "json_schema", "schema", "properties"):
+        found = found.get(name) if isinstance(found, dict) else None
+    if not isinstance(found, dict) or not found:
+        return None
+    values = [kind.get("enum") if isinstance(kind, dict) else None for kind in found.values()]
+    if not all(isinstance(value, list) and value for value in values):
+        return None
+    return json.dumps(
+        {name: value[0] for name, value in zip(found, values, strict=True) if value}, ensure_ascii=False
+    )
 
 
 def replay(answer: Answer) -> Work:

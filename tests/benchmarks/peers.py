@@ -58,14 +58,22 @@ class Skipped(Exception):
 class Contender:
     """One cache in a process of its own, warm, giving timings on request."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self.name, home = name, ENVIRONMENT.get(name)
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        *more: str,
+        module: str = "tests.benchmarks.contenders",
+        environment: Mapping[str, str] = ENVIRONMENT,
+        make: str = "overhead-peers",
+    ) -> None:
+        self.name, home = name, environment.get(name)
         python = sys.executable if home is None else str(HOME / home / "bin" / "python")
         if not Path(python).exists():
-            raise Skipped("not installed: make overhead-peers")
+            raise Skipped(f"not installed: make {make}")
         self.errors = (folder.parent / f"{name}.err").open("w+")
         self.process = subprocess.Popen(
-            [python, "-W", "ignore", "-m", "tests.benchmarks.contenders", name, str(folder)],
+            [python, "-W", "ignore", "-m", module, name, str(folder), *more],
             cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
         )  # fmt: skip
         self._reply()
@@ -151,9 +159,9 @@ def _vocabulary(folder: str) -> Iterator[None]:
             os.environ["TIKTOKEN_CACHE_DIR"] = before
 
 
-def setup() -> None:
+def setup(wanted: Mapping[str, tuple[str, ...]] = PINS) -> None:
     """Make the environments that are not there yet."""
-    for name, pins in PINS.items():
+    for name, pins in wanted.items():
         done, stamp = HOME / name / "pins.txt", "\n".join(pins)
         if done.exists() and done.read_text() == stamp:
             continue

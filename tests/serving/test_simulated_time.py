@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.simulated_deadlines import measure
 from tests.serving.simulators import FIXED, body, exchange, open_loop, post, serving
 
 
@@ -77,3 +78,14 @@ def test_speed_shortens_real_time_only(tmp_path: Path) -> None:
         (row,) = server.truth()
     assert row["last_token"] - row["start"] == pytest.approx(2.0, abs=0.01)
     assert took < 1.9
+
+
+@pytest.mark.slow
+def test_500_requests_a_second_are_cheap_and_whole() -> None:
+    """At 500 a second every request is answered in full, for little CPU time each, which other load hardly moves.
+
+    How late tokens are depends on what else runs: `make deadlines` measures it.
+    """
+    told = measure(500.0, 3.0)
+    assert told["whole"] == told["requests"] > 1300
+    assert told["server_cpu_ms_per_request"] < 2.0

@@ -1,0 +1,154 @@
+"""Two configurations under the same requests: each request with its own pair, and what the pairs say together.
+
+One trace is sent to A and to B, in the order A, B, B, A, so that a slow drift of the machine falls on both alike. Pairs
+are drawn in whole blocks of consecutive arrivals (:mod:`costkit.stats.blocks`), because neighbours share a queue. What
+is claimed holds for this trace: another trace has other prompts, other bursts and other repeats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costkit.stats import quantile
+from costkit.stats.blocks import block_statistic
+from loadtests.metrics import METRICS
+from loadtests.sample import Sample
+
+__all__ = ["FIGURES", "Change", "Pairs", "change", "changes", "paired"]
+
+Floats = NDArray[np.float64]
+Which = Literal["lower", "higher", "no difference shown", "too few pairs"]
+_NEVER = 1e300  # a change that cannot be told, as a number that quantiles can be taken of
+_FEWEST = 72  # pairs: as for the p95 of one run
+FIGURES: dict[str, tuple[str, float | None]] = {
+    "ttft_p95": ("ttft", 0.95),
+    "e2e_p95": ("e2e", 0.95),
+    "ttft_p50": ("ttft", 0.5),
+    "e2e_p50": ("e2e", 0.5),
+    "cost_mean": ("cost", None),
+}
+"""Name of a figure: its metric, and its quantile; the mean where that is None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The same requests on both sides, in order of time; each side ``(repeats, requests)`` samples."""
+
+    a: tuple[tuple[Sample, ...], ...]
+    b: tuple[tuple[Sample, ...], ...]
+
+    @property
+    def size(self) -> int:
+        """How many requests."""
+        return len(self.a[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One figure on both sides, and its relative change (-0.2: B is 20% lower) with a 95% interval.
+
+    ``rounds`` are the changes of each repeat by itself: far apart, they say that state was carried over.
+    """
+
+    figure: str
+    a: float
+    b: float
+    change: float | None
+    interval: tuple[float, float] | None
+    pairs: int
+    rounds: tuple[float | None, ...]
+
+    @property
+    def which(self) -> Which:
+        """Is B lower or higher for sure (the whole interval on one side of 0)?"""
+        if self.interval is None:
+            return "too few pairs"
+        if self.interval[1] < 0:
+            return "lower"
+        return "higher" if self.interval[0] > 0 else "no difference shown"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, seconds or US dollars; None where a failed request has no end."""
+        row = {**asdict(self), "which": self.which}
+        return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in row.items()}
+
+
+def paired(a: Sequence[Sequence[Sample]], b: Sequence[Sequence[Sample]]) -> Pairs:
+    """The requests that every run of both sides has, in the order of their intended sends.
+
+    Args:
+        a: runs of the one configuration, each with the same numbers.
+        b: as many runs of the other.
+
+    Raises:
+        ValueError: no run, other numbers of runs, or no request that all runs have.
+    """
+    if not a or len(a) != len(b):
+        raise ValueError(f"paired(a, b): needs as many runs on both sides, not {len(a)} and {len(b)}")
+    tables = [{one.id: one for one in run} for run in (*a, *b)]
+    common = set.intersection(*(set(table) for table in tables))
+    if not common:
+        raise ValueError("no request is in every run: were they made with the same seed and trace?")
+    order = sorted(common, key=lambda number: (tables[0][number].intended, number))
+    sides = [tuple(table[number] for number in order) for table in tables]
+    return Pairs(tuple(sides[: len(a)]), tuple(sides[len(a) :]))
+
+
+def changes(pairs: Pairs, *, repeats: int = 1000, seed: int = 0) -> dict[str, Change]:
+    """Every figure that both sides have."""
+    found = {name: change(pairs, name, repeats=repeats, seed=seed) for name in FIGURES}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def change(pairs: Pairs, figure: str, *, repeats: int = 1000, seed: int = 0) -> Change | None:
+    """One figure; None where a side has no value at all. A failed request is infinitely late, and costs what it cost.
+
+    Raises:
+        ValueError: no such figure.
+    """
+    if figure not in FIGURES:
+        raise ValueError(f"figure {figure!r}: say one of {', '.join(FIGURES)}")
+    metric, q = FIGURES[figure]
+    sides = [np.array([[_value(one, metric) for one in run] for run in side]) for side in (pairs.a, pairs.b)]
+    known = ~np.isnan(np.concatenate(sides)).any(axis=0)
+    a, b = (side[:, known] for side in sides)
+    if a.size == 0:
+        return None
+
+    def of(values: Floats) -> float:
+        return float(values.mean()) if q is None else quantile(values.ravel(), q)
+
+    def relative(rows: NDArray[np.int64]) -> float:
+        found = _relative(of(a[:, rows]), of(b[:, rows]))
+        return _NEVER if found is None else found
+
+    count = int(known.sum())
+    interval = block_statistic(count, relative, repeats=repeats, seed=seed) if count >= _FEWEST else None
+    if interval is not None and max(interval) >= _NEVER / 2:
+        interval = None
+    rounds = tuple(_relative(of(one), of(two)) for one, two in zip(a, b, strict=True))
+    return Change(figure, of(a), of(b), _relative(of(a), of(b)), interval, count, rounds)
+
+
+def _value(one: Sample, metric: str) -> float:
+    if metric == "cost":
+        return math.nan if one.cost_nano is None else one.cost_nano / 1e9
+    if one.error is not None:
+        return math.inf
+    of: Callable[[Sample], float | None] | None = METRICS[metric].of
+    value = of(one) if of is not None else None
+    return math.nan if value is None else value
+
+
+def _relative(before: float, after: float) -> float | None:
+    if not (math.isfinite(before) and math.isfinite(after)):
+        return None
+    if before == after:
+        return 0.0
+    return after / before - 1 if before else None
