@@ -8,7 +8,7 @@ GOLD ?=
 LIVE ?=
 DEMO_ARGS = $(if $(DOCS),--docs "$(DOCS)") $(if $(QUESTIONS),--questions "$(QUESTIONS)") $(if $(GOLD),--gold "$(GOLD)") $(if $(LIVE),--live)
 
-.PHONY: help demo test test-vllm lint types check serve serve-gpu replicas stop record vllm-compare overhead overhead-peers loop bad-input budget crash hostile simulate semantic pairs lookup lookup-peers validity demo-picture soak deadlines clean
+.PHONY: help demo test test-vllm lint types check serve serve-gpu replicas stop record vllm-compare overhead overhead-peers loop bad-input budget crash hostile simulate semantic pairs lookup lookup-peers load-coverage load-truth validity demo-picture soak deadlines clean
 
 help:                ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*##/\t/' | expand -t 16
@@ -33,8 +33,8 @@ demo: $(VENV)/.demo  ## the main job: questions through the sample assistant, wi
 demo-picture: $(VENV)/.demo  ## the demo, and its picture into the README
 	@$(BIN)/python -m serving.demo --picture .github/demo.png
 
-test: $(VENV)/.dev   ## all tests (those of the real vLLM only where it is set up: make test-vllm)
-	@$(BIN)/python -m pytest
+test: $(VENV)/.dev   ## all tests but those of the real vLLM (make test-vllm) and the minutes-long ones (make validity)
+	@$(BIN)/python -m pytest -m 'not soak and not vllm'
 
 test-vllm: $(VENV)/.dev  ## a real vLLM (sets it up): protocol, metrics, 503, router, a load run, gold items in float32
 	@$(BIN)/python -m serving.engine setup
@@ -107,6 +107,15 @@ lookup: $(VENV)/.dev  ## what a semantic look-up costs at 1,000, 10,000 and 100,
 lookup-peers: $(VENV)/.dev  ## the same beside GPTCache, bare and below LangChain (sets them up once)
 	@$(BIN)/python -m tests.benchmarks.lookup_peers setup
 	@$(BIN)/python -m tests.benchmarks.lookup --json
+
+load-coverage: $(VENV)/.dev  ## how often the intervals of load reports hold and their gate errs, on simulated queues
+	@$(BIN)/python -m tests.benchmarks.load_coverage
+
+load-truth: $(VENV)/.dev  ## the load generator beside the simulated server's own log, its verdict on itself, other clients
+	@for rate in 10 50 100 200; do $(BIN)/python -m tests.benchmarks.load_truth --rate $$rate --seconds 15 --json; done
+	@for fault in sleep drop; do $(BIN)/python -m tests.benchmarks.load_truth --rate 50 --fault $$fault --json; done
+	@$(BIN)/python -m tests.benchmarks.load_truth --freeze --json
+	@$(BIN)/python -m tests.benchmarks.load_truth --clients --json
 
 validity: $(VENV)/.dev  ## the bound under simulation: how often it is broken
 	@$(BIN)/python -m tests.benchmarks.validity

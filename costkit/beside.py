@@ -89,7 +89,7 @@ class Beside:
         elif isinstance(effect, Judge) and self.closed:
             return ports.perform(effect, session)
         elif isinstance(effect, (Seek, Judge)):
-            self._asked = ports.pool().submit(ports.perform, effect, session)
+            self._asked = ports.pool("meaning").submit(ports.perform, effect, session)
             return await self._apart(self._asked)
         elif isinstance(effect, Write):
             future = ports.write(effect, session)

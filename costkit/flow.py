@@ -184,7 +184,7 @@ def _look(
     if entry is None or not _servable(request, exact, entry):
         return None
     if entry.failed:
-        return (yield from _remember(request, exact, entry, clock, leading, sought))
+        return (yield from _remember(request, exact, entry, clock, leading=leading, sought=sought))
     try:
         value = entry.value()
     except codec.Unreadable:
@@ -203,6 +203,7 @@ def _remember(
     exact: Exact,
     entry: Entry,
     clock: Callable[[], float],
+    *,
     leading: bool,
     sought: Sought | None,
 ) -> Generator[Effect, Any, Done | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from .errors import FolderError
 
-__all__ = ["open_folder", "private_file", "private_folder", "read_file"]
+__all__ = ["kept_key", "open_folder", "private_file", "private_folder", "read_file"]
 
 _MARK = "costkit.json"
 _FORMAT = 1
@@ -98,6 +99,38 @@ def read_file(path: Path, most: int) -> tuple[bytes, os.stat_result]:
     except OSError as exc:
         link = ", or a link, which is not followed" if path.is_symlink() else ""
         raise FolderError(f"{path}: {exc.strerror or exc}{link}; name a plain file of your own") from exc
+
+
+def kept_key(path: Path) -> bytes:
+    """The 32 random bytes that stand in this private file; whoever asks first makes them.
+
+    Raises:
+        FolderError: it is a link or no plain file, or cannot be read or made.
+    """
+    try:
+        fresh = private_file(path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}"))
+        try:
+            fresh.write_bytes(os.urandom(32))
+            with contextlib.suppress(FileExistsError):
+                _linked(fresh, path)  # whole, and never over another's
+        finally:
+            fresh.unlink(missing_ok=True)
+        key, _ = read_file(private_file(path), 32)
+    except OSError as exc:
+        raise FolderError(f"{path}: {exc.strerror or exc}; make its folder writable") from exc
+    if len(key) != 32:
+        raise FolderError(f"{path}: damaged; remove it")
+    return key
+
+
+def _linked(fresh: Path, path: Path) -> None:
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if not path.exists():
+            os.replace(fresh, path)
 
 
 def open_folder(path: str | os.PathLike[str], *, clock: Callable[[], float] = time.time) -> Path:

@@ -62,7 +62,7 @@ class Ports:
         self.store, self.ledger, self.leases, self.warn = store, ledger, leases, warn
         self.flights, self.refreshes, self.lessons = Flights(), Refreshes(), Lessons()
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._threads: dict[str, ThreadPoolExecutor] = {}
         self._warmed: dict[str, Future[None]] = {}
         self._priced: set[tuple[str, str | None]] = set()
         # Held here, a flow outlives the coroutine that drives it, which may be collected and still has to end it.
@@ -233,12 +233,12 @@ class Ports:
                 "(rows of a locked ledger are written once it is free)"
             )
 
-    def pool(self) -> ThreadPoolExecutor:
-        """A few threads for what would block an event loop."""
+    def pool(self, what: str = "io") -> ThreadPoolExecutor:
+        """A few threads for what would block an event loop; what takes long has its own, and nobody else waits."""
         with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(4, thread_name_prefix="costkit-io")
-            return self._pool
+            if what not in self._threads:
+                self._threads[what] = ThreadPoolExecutor(4, thread_name_prefix=f"costkit-{what}")
+            return self._threads[what]
 
     def warm(self, what: str, load: Callable[[], None]) -> Future[None]:
         """Load the price table, or the tokenizer, beside the event loop: each takes long, once."""
@@ -251,14 +251,15 @@ class Ports:
         self.flights.after_fork()
         self.leases.after_fork()
         self.refreshes, self.flows = Refreshes(), set()
-        self._lock, self._pool, self._warmed = threading.Lock(), None, {}
+        self._lock, self._threads, self._warmed = threading.Lock(), {}, {}
 
     def close(self) -> None:
         """Wait for writes and refreshes under way."""
         self.refreshes.close()
-        if self._pool is not None:
-            self._pool.shutdown(wait=True)
-            self._pool = None
+        with self._lock:
+            threads, self._threads = self._threads, {}
+        for pool in threads.values():
+            pool.shutdown(wait=True)
         self.leases.close()
 
     def land(self, effect: Land, session: Session) -> None:

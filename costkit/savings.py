@@ -6,13 +6,15 @@ What a lossy saving needs (judges, encoder, index, numpy) is loaded by who asks 
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ConfigError
+from .errors import ConfigError, FolderError
 from .exact import Exact, exact
+from .folder import kept_key
 from .ledger import Ledger
 from .plan import Plan
 from .semantic.settings import Semantic
@@ -94,6 +96,7 @@ class Pools:
         self._index: Index | None = None
         self._pools: dict[tuple[str, str, int], Pool] = {}
         self._tended: dict[str, Tended] = {}
+        self._words: bytes | None = None
 
     def of(self, plan: Plan) -> Pool | None:
         """The tier of this function, if it has one. Wrapped twice, a function has two, which share their gates."""
@@ -129,11 +132,15 @@ class Pools:
             self._index.after_fork()
         for pool in self._pools.values():
             pool.after_fork()
+        for tended in self._tended.values():  # of pools that were let go too
+            tended.after_fork()
 
     def close(self) -> None:
         """Wait for judges, and write down what the index has queued."""
         for pool in list(self._pools.values()):
             pool.close()
+        for tended in list(self._tended.values()):
+            tended.close()
         if self._index is not None:
             self._index.close()
 
@@ -141,10 +148,21 @@ class Pools:
         from .semantic.pool import Pool
 
         return Pool(
-            meaning, name=plan.name, version=plan.version, rules=_rules(plan), index=self._opened(), ledger=self._ledger, known=self._tended,
-            key=hashlib.sha256(b"costkit words" + (self._secret or b"")).digest(), get=self._store.get, warn=self._warn,
+            meaning, name=plan.name, version=plan.version, rules=_rules(plan), index=self._opened(),
+            ledger=self._ledger, known=self._tended, key=self._word_key(), get=self._store.get, warn=self._warn,
             reads=plan.reads,
         )  # fmt: skip
+
+    def _word_key(self) -> bytes:
+        """What words are digested with: of the secret, else of a key that stands in the folder, beside the index."""
+        if self._words is None:
+            try:
+                own = self._secret or kept_key(self._folder / "index.key")
+            except FolderError as exc:
+                self._warn(f"{exc}; what is stored now for the semantic tier is of use to this process alone")
+                own = os.urandom(32)
+            self._words = hashlib.sha256(b"costkit words" + own).digest()
+        return self._words
 
     def _opened(self) -> Index:
         from .index import Index

@@ -141,11 +141,8 @@ def find(
         quiet: no line for each run.
 
     Raises:
-        ValueError: no objective, or one that is none.
         RunError: a run could not be made.
     """
-    if not parse_objectives(slo):
-        raise ValueError("--slo: name an objective, such as 'ttft.p95<500ms'")
     measure = _Measure(run, host, folder, slo, args, usd_per_hour, quiet)
     found = search(measure, limits)
     at = [one for one in measure.tried if one.step.rate == found.passes and one.step.answer == "pass"]
@@ -215,7 +212,7 @@ def draw(capacity: Capacity, path: Path) -> Path:
         clear(one)
     rates = sorted({one.step.rate for one in capacity.tried})
     axes[-1].set(xscale="log", xlabel="requests a second (log)")
-    axes[-1].set_xticks(rates, [f"{rate:.3g}" for rate in rates])
+    axes[-1].set_xticks(rates, [f"{rate:.4g}" for rate in rates])
     axes[-1].set_xticks([], minor=True)
     figure.suptitle("\n".join(tell(capacity)[:1]), x=0.01, ha="left", fontsize=10, color=INK)
     return saved(figure, path)
@@ -254,20 +251,19 @@ def main(argv: Sequence[str] | None = None, run: Runner | None = None) -> int:
     args = _parser().parse_args(given)
     try:
         limits = Limits(args.start, args.most, args.requests, args.most_requests, args.precision, args.runs)
-        made = run or locust(args.file)
-        capacity = find(
-            made,
-            args.host,
-            args.out,
-            args.slo,
-            limits,
-            args=more,
-            usd_per_hour=args.machine_hour,
-            quiet=args.json,
-        )
-    except (RunError, ValueError) as error:
+        if not parse_objectives(args.slo):
+            raise ValueError("--slo: name an objective, such as 'ttft.p95<500ms'")
+    except ValueError as error:
         print(f"loadtests.capacity: {error}", file=sys.stderr)
-        return error.code if isinstance(error, RunError) else 2
+        return 2
+    try:
+        capacity = find(
+            run or locust(args.file), args.host, args.out, args.slo, limits,
+            args=more, usd_per_hour=args.machine_hour, quiet=args.json,
+        )  # fmt: skip
+    except RunError as error:
+        print(f"loadtests.capacity: {error}", file=sys.stderr)
+        return error.code
     except KeyboardInterrupt:
         print(f"loadtests.capacity: interrupted; the runs so far are in {args.out}", file=sys.stderr)
         return 130

@@ -13,9 +13,9 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from loadtests.options import Option, Settings  # noqa: E402
-from loadtests.run import LoadUser, install  # noqa: E402
-from loadtests.traffic import Traffic, chat, read_prompts  # noqa: E402
+from loadtests.options import Option, Settings
+from loadtests.run import LoadUser, install
+from loadtests.traffic import Traffic, chat, read_prompts
 
 OPTIONS = (
     Option("prompts", "", "file of prompts to ask, one a line: text, or JSON with prompt or messages"),

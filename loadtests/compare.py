@@ -31,7 +31,7 @@ from costkit.errors import ConfigError, MissingExtra
 from loadtests.arrivals import parse_seconds
 from loadtests.metrics import METRICS, series
 from loadtests.paired import FIGURES, Change, Pairs, changes, paired
-from loadtests.plot import clear, figure_of, saved
+from loadtests.plot import clear, figure_of, log_ticks, saved
 from loadtests.runs import Finished, RunError, Runner, locust, served, split
 from loadtests.words import value
 
@@ -80,8 +80,7 @@ def compare(
         RunError: a run could not be made, or no request is in all runs.
         ValueError: the order is none.
     """
-    if not order or set(order) - {"a", "b"} or order.count("a") != order.count("b"):
-        raise ValueError(f"--order {order!r}: letters a and b, each as often, such as abba")
+    _check_order(order)
     made: list[tuple[str, Path, Finished]] = []
     for number, side in enumerate(order, 1):
         target = a if side == "a" else b
@@ -146,7 +145,7 @@ def _words(one: Change) -> str:
         if one.figure == "cost_mean"
         else {"lower": "faster", "higher": "slower"}
     )
-    return dear.get(one.which, "not shown to differ")
+    return {**dear, "the same": "the same within 1%"}.get(one.which, "not shown to differ")
 
 
 def _title(name: str) -> str:
@@ -197,7 +196,7 @@ def draw(comparison: Comparison, pairs: Pairs, path: Path) -> Path:
             )
         axes.axhline(95, color=_COLOURS[0], lw=0.6, ls=":")
         axes.set(title=METRICS[metric].title, xscale="log", xlabel="seconds (log)", ylim=(0, 101))
-        axes.xaxis.set_major_formatter(lambda amount, _: f"{amount:g}")
+        log_ticks(axes.xaxis)
         axes.legend(frameon=False, loc="lower right")
         clear(axes)
     grid["ttft"].set_ylabel("% of requests")
@@ -231,14 +230,24 @@ def main(argv: Sequence[str] | None = None, run: Runner | None = None) -> int:
     args = _parser().parse_args(given)
     try:
         seconds = _run_time(more)
-        made = run or locust(args.file)
-        options = more if "--run-time" in more or "-t" in more else [*more, "--run-time", f"{seconds:g}s"]
-        comparison, pairs = compare(
-            made, args.a, args.b, args.out, args=options, seconds=seconds, order=args.order
-        )
-    except (RunError, ValueError) as error:
+        _check_order(args.order)
+    except ValueError as error:
         print(f"loadtests.compare: {error}", file=sys.stderr)
-        return error.code if isinstance(error, RunError) else 2
+        return 2
+    options = more if "--run-time" in more or "-t" in more else [*more, "--run-time", f"{seconds:g}s"]
+    try:
+        comparison, pairs = compare(
+            run or locust(args.file),
+            args.a,
+            args.b,
+            args.out,
+            args=options,
+            seconds=seconds,
+            order=args.order,
+        )
+    except RunError as error:
+        print(f"loadtests.compare: {error}", file=sys.stderr)
+        return error.code
     except KeyboardInterrupt:
         print(f"loadtests.compare: interrupted; the runs so far are in {args.out}", file=sys.stderr)
         return 130
@@ -251,6 +260,11 @@ def main(argv: Sequence[str] | None = None, run: Runner | None = None) -> int:
     except (MissingExtra, ConfigError) as error:
         print(f"no picture: {error}", file=sys.stderr)
     return exit_code(comparison)
+
+
+def _check_order(order: str) -> None:
+    if not order or set(order) - {"a", "b"} or order.count("a") != order.count("b"):
+        raise ValueError(f"--order {order!r}: letters a and b, each as often, such as abba")
 
 
 def _run_time(more: Sequence[str]) -> float:

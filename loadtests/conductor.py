@@ -12,7 +12,7 @@ from typing import Any
 
 import gevent
 
-from loadtests.dispatch import Dispatcher
+from loadtests.dispatch import Dispatcher, settle
 from loadtests.hand import DONE, FINISH, PART, SAMPLES
 from loadtests.options import Option
 from loadtests.outcome import conclude, leave, section, told_settings
@@ -83,7 +83,9 @@ class Conductor:
         workers = max(1, getattr(options, "expect_workers", 1) or 1) if self._shared else 1
         host = self._environment.host or ""
         self._prepared = prepare(options, host, self._make, seconds=self._run_time(), processes=workers)
-        Pricing(self._prepared.settings.prices).known(self._prepared.settings.model.name)  # reads the table now
+        Pricing(self._prepared.settings.prices).known(
+            self._prepared.settings.model.name
+        )  # reads the table now
         # Workers get the options from here, and must not each look for a model.
         options.model = self._prepared.settings.model.name
 
@@ -128,7 +130,10 @@ class Conductor:
         else:
             part = Part(0, 1, self._start, lead, machine(), length)
             host = self._environment.host or ""
-            self._dispatcher = dispatcher_of(settings, traffic, host, part, self._record, self._over)
+            self._dispatcher = dispatcher_of(
+                settings, traffic, host, part, record=self._record, done=self._over
+            )
+            settle()
             self._dispatcher.begin()
         if self._headless and sys.stderr.isatty():
             gevent.spawn(self._tell_progress)
@@ -258,5 +263,9 @@ class Conductor:
             passed = time.monotonic() - self._start
             of = "" if math.isinf(self._length) else f" of {self._length:.0f}"
             failed = sum(1 for one in self.samples if one.error is not None)
-            print(f"{passed:.0f}{of} s: {len(self.samples):,} answered, {failed:,} failed", file=sys.stderr, flush=True)
+            print(
+                f"{passed:.0f}{of} s: {len(self.samples):,} answered, {failed:,} failed",
+                file=sys.stderr,
+                flush=True,
+            )
             gevent.sleep(_TICK_S)

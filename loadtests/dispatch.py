@@ -26,7 +26,7 @@ from loadtests.stream import Answer
 from loadtests.traffic import Ask, Traffic
 from loadtests.wire import Client
 
-__all__ = ["Dispatcher", "ceiling", "sample_of"]
+__all__ = ["Dispatcher", "ceiling", "sample_of", "settle"]
 
 _HOPELESS_S = 10.0  # behind the plan
 _TURNS = 1000
@@ -54,11 +54,12 @@ class Dispatcher:
     sent: int = 0
     trouble: str | None = None
     halted_at: float | None = None
-    _cpu: tuple[float, float] = (0.0, 0.0)
+    _cpu: float = 0.0
     _busy: dict[int, tuple[Ask, float, float]] = field(default_factory=dict)
     _tasks: Group = field(default_factory=Group)
     _sender: Any = None
     _exhausted: bool = False
+    _open: int = 0
     _idle: Event = field(default_factory=Event)
 
     @property
@@ -68,17 +69,12 @@ class Dispatcher:
 
     @property
     def cpu_s(self) -> float:
-        """Processor seconds of this process from the begin to the end of the drain."""
-        return self._cpu[1] - self._cpu[0]
+        """Processor seconds of this process since the begin."""
+        return time.process_time() - self._cpu
 
     def begin(self) -> None:
         """Start to send; returns at once."""
-        # What is there now stays, and samples leave no cycles: a full collection in mid-run would be a stall.
-        gc.collect()
-        gc.freeze()
-        _go_first()
-        gc.set_threshold(5_000, 20, 100)
-        self._cpu = time.process_time(), time.process_time()
+        self._cpu = time.process_time()
         self._idle.set()
         self._sender = gevent.spawn(self._send)
 
@@ -94,8 +90,11 @@ class Dispatcher:
         self.halt()
         self._idle.wait(seconds)
         self._tasks.kill()
+        # A greenlet that was killed before it first ran could not say so itself.
+        for number, (ask, at, sent) in list(self._busy.items()):
+            self._lost(number, ask, at, sent, "unfinished")
+        self._busy.clear()
         self.client.close()
-        self._cpu = self._cpu[0], time.process_time()
 
     def give_up(self) -> None:
         """Wait no longer: a :meth:`drain` under way ends now."""
@@ -124,6 +123,7 @@ class Dispatcher:
         # From here on it is under way, even if it is killed before its greenlet first runs.
         self._busy[number] = ask, at, time.monotonic() - self.start
         self._idle.clear()
+        self._open += 1
         self._tasks.spawn(self._conversation, number, ask, at)
 
     def _conversation(self, number: int, ask: Ask, at: float) -> None:
@@ -143,6 +143,7 @@ class Dispatcher:
                     self._idle.clear()
                     answer = self._request(number, ask, at)
         finally:
+            self._open -= 1
             self._finish()
 
     def _request(self, number: int, ask: Ask, at: float) -> Answer:
@@ -176,16 +177,18 @@ class Dispatcher:
         )  # fmt: skip
 
     def _finish(self) -> None:
-        current = gevent.getcurrent()
         # A conversation between two turns is not busy, and yet not over.
-        if self._exhausted and not any(one is not current for one in self._tasks):
+        if self._exhausted and self._open == 0:
             self._exhausted = False
             self.done()
 
     def _stamps(self, answer: Answer) -> dict[str, Any]:
         stamps = {name: getattr(answer, name) for name in ("first", "first_output", "last")}
         gaps = tuple(round(gap, 6) for gap in answer.gaps)
-        return {**{name: None if at is None else self._since(at) for name, at in stamps.items()}, "gaps": gaps}
+        return {
+            **{name: None if at is None else self._since(at) for name, at in stamps.items()},
+            "gaps": gaps,
+        }
 
     def _since(self, moment: float) -> float:
         return _digits(moment - self.start)
@@ -209,8 +212,15 @@ def sample_of(answer: Answer, ask: Ask, pricing: Pricing) -> dict[str, Any]:
     }
 
 
-def _go_first() -> None:
-    """Be scheduled before others where the system allows it: what comes late here would be told of the server."""
+def settle() -> None:
+    """Make this process fit to be on time, for the rest of its life.
+
+    It is scheduled before others where the system allows it (nice -10): what comes late here would be told of the
+    server. And what is in memory now stays there: a full collection in mid-run would be a stall.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 20, 100)
     with contextlib.suppress(OSError):
         if os.getpriority(os.PRIO_PROCESS, 0) > _PRIORITY:
             os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)

@@ -7,7 +7,7 @@ from typing import Any
 
 import gevent
 
-from loadtests.dispatch import Dispatcher
+from loadtests.dispatch import Dispatcher, settle
 from loadtests.preflight import Make, Refused, make_traffic, settings_of
 from loadtests.rows import log
 from loadtests.sample import Sample, as_row
@@ -68,12 +68,15 @@ class Hand:
             traffic = make_traffic(self._make, settings, options)
             host = self._environment.host or ""
             self._drain = settings.drain
-            self._dispatcher = dispatcher_of(settings, traffic, host, part, self._record, self._tell)
+            self._dispatcher = dispatcher_of(
+                settings, traffic, host, part, record=self._record, done=self._tell
+            )
         except (Refused, ValueError) as error:
             logging.getLogger(__name__).error("this worker cannot take part: %s", error)
             self._dispatcher = None
             self._tell(f"worker {part.number} could not take part: {error}")
             return
+        settle()
         self._dispatcher.begin()
 
     def _record(self, one: Sample) -> None:
@@ -94,10 +97,7 @@ class Hand:
         self._told = True
         if trouble is None and self._dispatcher is not None:
             trouble = self._dispatcher.trouble
-        cpu = 0.0
-        if self._dispatcher is not None:
-            self._dispatcher.drain(0.0)
-            cpu = self._dispatcher.cpu_s
+        cpu = self._dispatcher.cpu_s if self._dispatcher is not None else 0.0
         last = {"samples": self._taken(), "trouble": trouble, "cpu_s": cpu}
         self._environment.runner.send_message(DONE, last)
 

@@ -131,7 +131,7 @@ def series(samples: Sequence[Sample], metric: str) -> Floats:
     if of is None:
         return np.array([gap for one in rows for gap in one.gaps], dtype=float)
     values = np.array([value for one in rows if (value := of(one)) is not None], dtype=float)
-    return np.round(values, DIGITS)
+    return values.round(DIGITS)
 
 
 def figure(samples: Sequence[Sample], metric: str) -> Figure | None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from loadtests.options import Option, Settings  # noqa: E402
-from loadtests.run import LoadUser, install  # noqa: E402
-from loadtests.traffic import Traffic, multiturn  # noqa: E402
+from loadtests.options import Option, Settings
+from loadtests.run import LoadUser, install
+from loadtests.traffic import Traffic, multiturn
 
 OPTIONS = (
     Option("turns", 4.0, "mean number of turns of a conversation"),

@@ -59,9 +59,13 @@ OPTIONS = (
     Option("timeout", "120s", "longest time for one request"),
     Option("drain", "60s", "longest wait for requests under way when the sending ends"),
     Option("slo", "", "objectives, such as ttft.p95<500ms,e2e.p99<10s,errors<1%,cost.mean<0.002USD"),
-    Option("price-in", "", "US dollars per million input tokens; default: costkit's table, by the model's name"),
+    Option(
+        "price-in", "", "US dollars per million input tokens; default: costkit's table, by the model's name"
+    ),
     Option("price-out", "", "US dollars per million output tokens"),
-    Option("price-cached", "", "US dollars per million input tokens from the prefix cache; default: --price-in"),
+    Option(
+        "price-cached", "", "US dollars per million input tokens from the prefix cache; default: --price-in"
+    ),
     Option("machine-hour", "", "US dollars per hour of what serves, instead of prices per token"),
     Option("out", "loadtest-out", "folder for the run's own folder"),
     Option("run-name", "", "name of the run's folder; default: the file's name and the time"),
@@ -105,7 +109,9 @@ class Settings:
         if not value:
             return None
         if not value.isascii() or not value.isprintable() or " " in value:
-            raise SettingsError(f"--key-env: what {self.key_env} holds is no API key (a space, or a line break?)")
+            raise SettingsError(
+                f"--key-env: what {self.key_env} holds is no API key (a space, or a line break?)"
+            )
         return value
 
 
@@ -117,7 +123,7 @@ def add_options(parser: Any, more: Sequence[Option] = ()) -> None:
             type=type(one.default),
             default=one.default,
             env_var=f"LOADTEST_{one.key.upper()}",
-            help=one.about,
+            help=one.about.replace("%", "%%"),
             metavar=type(one.default).__name__.upper().replace("STR", "TEXT"),
         )
 
@@ -134,7 +140,7 @@ def read_settings(options: Namespace, *, seconds: float | None = None) -> Settin
     """
     said = {one.key: getattr(options, one.key, one.default) for one in OPTIONS}
     arrivals = str(said["arrivals"])
-    trace = Path(said["trace"]).expanduser() if said["trace"] else None
+    trace = Path(str(said["trace"])).expanduser() if said["trace"] else None
     if arrivals == "trace" and trace is None:
         raise SettingsError("--arrivals trace needs --trace FILE")
     return Settings(
@@ -164,7 +170,8 @@ def _plan(said: Mapping[str, Any], arrivals: str, seconds: float | None) -> Plan
         rate = _number(said, "rate", over=0.0)
         stages = (_checked("--rate", lambda one: Stage(one, one, seconds or math.inf), rate),)
     shape, seed = _number(said, "burstiness"), _whole(said, "seed")
-    return _checked("--arrivals", lambda kind: Plan(stages, kind, shape, seed), arrivals)
+    plan: Plan = _checked("--arrivals", lambda kind: Plan(stages, kind, shape, seed), arrivals)
+    return plan
 
 
 def _model(said: Mapping[str, Any]) -> Model:
@@ -175,7 +182,9 @@ def _model(said: Mapping[str, Any]) -> Model:
         except (ValueError, RecursionError):
             extra = None
         if not isinstance(extra, dict):
-            raise SettingsError(f'--body: {said["body"]!r:.60} is no JSON object; say it like {{"ignore_eos": true}}')
+            raise SettingsError(
+                f'--body: {said["body"]!r:.60} is no JSON object; say it like {{"ignore_eos": true}}'
+            )
     warm = said["temperature"]
     temperature = None if warm in {"", None} else _number(said, "temperature")
     return Model(str(said["model"] or ""), _whole(said, "max_tokens"), temperature, extra)
@@ -224,7 +233,9 @@ def _number(said: Mapping[str, Any], key: str, *, over: float | None = None) -> 
 def _whole(said: Mapping[str, Any], key: str, least: int = 0) -> int:
     value = _number(said, key)
     if value != int(value) or value < least:
-        raise SettingsError(f"--{key.replace('_', '-')} {said[key]!r:.40}: needs a whole number, {least} or more")
+        raise SettingsError(
+            f"--{key.replace('_', '-')} {said[key]!r:.40}: needs a whole number, {least} or more"
+        )
     return int(value)
 
 

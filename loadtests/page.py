@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -96,7 +97,7 @@ def _spread(report: Report, requests: Sequence[Sample]) -> str:
     for metric in ("ttft", "e2e"):
         values = np.sort(series(requests, metric))
         values = values[values > 0]
-        places = (
+        places: Any = (
             np.unique(np.linspace(0, values.size - 1, min(values.size, 400)).astype(int))
             if values.size
             else []

@@ -23,8 +23,9 @@ from loadtests.sample import Sample
 __all__ = ["FIGURES", "Change", "Pairs", "change", "changes", "paired"]
 
 Floats = NDArray[np.float64]
-Which = Literal["lower", "higher", "no difference shown", "too few pairs"]
+Which = Literal["lower", "higher", "the same", "no difference shown", "too few pairs"]
 _NEVER = 1e300  # a change that cannot be told, as a number that quantiles can be taken of
+_SAME = 0.01  # a change nobody would act on
 _FEWEST = 72  # pairs: as for the p95 of one run
 FIGURES: dict[str, tuple[str, float | None]] = {
     "ttft_p95": ("ttft", 0.95),
@@ -66,9 +67,11 @@ class Change:
 
     @property
     def which(self) -> Which:
-        """Is B lower or higher for sure (the whole interval on one side of 0)?"""
+        """Is B lower or higher for sure (the whole interval on one side of 0), or within 1% for sure?"""
         if self.interval is None:
             return "too few pairs"
+        if self.interval[0] >= -_SAME and self.interval[1] <= _SAME:
+            return "the same"
         if self.interval[1] < 0:
             return "lower"
         return "higher" if self.interval[0] > 0 else "no difference shown"

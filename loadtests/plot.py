@@ -16,9 +16,10 @@ from loadtests.words import money
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-__all__ = ["BAD", "GOOD", "GREY", "HUES", "INK", "clear", "draw", "figure_of", "saved"]
+__all__ = ["BAD", "GOOD", "GREY", "HUES", "INK", "clear", "draw", "figure_of", "log_ticks", "saved"]
 
 HUES = {"ttft": "#2f7fb8", "e2e": "#7a5195"}
 NAMES = {"ttft": "first token", "e2e": "last token"}
@@ -80,6 +81,15 @@ def clear(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
+def log_ticks(axis: Axis) -> None:
+    """Plain numbers at 1, 2 and 5 of each decade of a log axis."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
 def _spread(axes: Axes, report: Report, rows: Sequence[Sample]) -> None:
     """Empirical distributions over all requests: those that failed never arrive, so the curves end below 100%."""
     for metric, hue in HUES.items():
@@ -103,7 +113,7 @@ def _spread(axes: Axes, report: Report, rows: Sequence[Sample]) -> None:
     axes.set(
         xscale="log", ylim=(0, 101), ylabel="% of all requests", xlabel="seconds from the intended send (log)"
     )
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    log_ticks(axes.xaxis)
     axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=3, bbox_to_anchor=(0, 1.18))
     clear(axes)
 
@@ -121,7 +131,7 @@ def _course(axes: Axes, report: Report, rows: Sequence[Sample]) -> None:
         low = axes.get_xaxis_transform()
         axes.plot(failed, [0.02] * len(failed), "|", color=BAD, ms=9, label="failed", transform=low)
     axes.set(yscale="log", ylabel="seconds (log)")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    log_ticks(axes.yaxis)
     axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=3, bbox_to_anchor=(0, 1.14), markerscale=2)
     clear(axes)
 

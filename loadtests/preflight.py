@@ -18,7 +18,16 @@ from loadtests.traces import TraceError
 from loadtests.traffic import Traffic, TrafficError
 from loadtests.wire import AddressError, Client, parse_target
 
-__all__ = ["EXIT_SETTINGS", "Make", "Prepared", "Refused", "client_of", "make_traffic", "prepare", "settings_of"]
+__all__ = [
+    "EXIT_SETTINGS",
+    "Make",
+    "Prepared",
+    "Refused",
+    "client_of",
+    "make_traffic",
+    "prepare",
+    "settings_of",
+]
 
 Make = Callable[[Settings, Namespace], Traffic]
 
@@ -42,7 +51,9 @@ class Prepared:
     traffic: Traffic
 
 
-def prepare(options: Namespace, host: str, make: Make, *, seconds: float | None, processes: int = 1) -> Prepared:
+def prepare(
+    options: Namespace, host: str, make: Make, *, seconds: float | None, processes: int = 1
+) -> Prepared:
     """Check everything.
 
     Args:
@@ -64,7 +75,9 @@ def prepare(options: Namespace, host: str, make: Make, *, seconds: float | None,
         if not settings.model.name:
             found = models(client)
             if not found:
-                raise Refused(*_server(host, client.get(_models_path(client)), "lists no model: name one with --model"))
+                raise Refused(
+                    *_server(host, client.get(_models_path(client)), "lists no model: name one with --model")
+                )
             settings = replace(settings, model=replace(settings.model, name=found[0]))
         traffic = make_traffic(make, settings, options)
         _try(client, traffic, settings, host)
@@ -128,7 +141,9 @@ def _try(client: Client, traffic: Traffic, settings: Settings, host: str) -> Non
         listed = models(client)
         if listed and name not in listed:
             known = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
-            raise Refused(_EXIT_SERVER, f"{host} has no model {name!r}; it lists {known}: name one with --model")
+            raise Refused(
+                _EXIT_SERVER, f"{host} has no model {name!r}; it lists {known}: name one with --model"
+            )
     raise Refused(*_server(host, answer, f"answers a trial request with {answer.error}", settings))
 
 

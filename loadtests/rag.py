@@ -1,4 +1,4 @@
-"""Questions to a service that retrieves by itself, such as the sample assistant (``python -m serving.assistant.service``).
+"""Questions to a service that retrieves by itself, such as ``python -m serving.assistant.service``.
 
     locust -f loadtests/rag.py --headless --host http://127.0.0.1:8080 --rate 5 --run-time 120s
 
@@ -13,13 +13,17 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from loadtests.options import Option, Settings  # noqa: E402
-from loadtests.run import LoadUser, install  # noqa: E402
-from loadtests.traffic import Traffic, rag, read_questions  # noqa: E402
+from loadtests.options import Option, Settings
+from loadtests.run import LoadUser, install
+from loadtests.traffic import Traffic, rag, read_questions
 
 QUESTIONS = Path(__file__).resolve().parents[1] / "serving" / "assistant" / "questions"
 OPTIONS = (
-    Option("questions", "", "JSONL file or folder: question, and tenant and intent; default: the sample assistant's"),
+    Option(
+        "questions",
+        "",
+        "JSONL file or folder: question, and tenant and intent; default: the sample assistant's",
+    ),
     Option("zipf", 0.7, "exponent of the law of how often each meaning is asked; 0: all equally often"),
     Option("tenant-header", "X-Tenant", "header that carries a question's tenant"),
 )

@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from loadtests.options import Option, Settings  # noqa: E402
-from loadtests.run import LoadUser, install  # noqa: E402
-from loadtests.traffic import Traffic, replay  # noqa: E402
+from loadtests.options import Option, Settings
+from loadtests.run import LoadUser, install
+from loadtests.traffic import Traffic, replay
 
 OPTIONS = (Option("trace-scale", 1.0, "makes prompts and answers shorter: 0.1 is a tenth of their tokens"),)
 

@@ -13,6 +13,7 @@ count, start and stop. See :mod:`loadtests.conductor` and :mod:`loadtests.hand`.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from typing import Any
 
 import gevent
 import locust
+import psutil
 from locust.runners import WorkerRunner
 
 from loadtests.conductor import Conductor
@@ -58,8 +60,16 @@ def install(make: Make, more: Sequence[Option] = ()) -> None:
         if runner is not None and environment.parsed_options is not None:
             _begin(environment, make, more, web_ui)
 
-    locust.events.init_command_line_parser.add_listener(add)
-    locust.events.init.add_listener(begin)
+    events: Any = locust.events  # locust's hooks have no types
+    events.init_command_line_parser.add_listener(add)
+    events.init.add_listener(begin)
+
+
+def _end_children() -> None:
+    """The workers of --processes, which would wait for a master that has gone."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            child.terminate()
 
 
 def _begin(environment: Any, make: Make, more: Sequence[Option], web_ui: Any) -> None:
@@ -76,6 +86,8 @@ def _begin(environment: Any, make: Make, more: Sequence[Option], web_ui: Any) ->
             conductor.prepare()
         except Refused as refused:
             print(f"loadtests: {refused}", file=sys.stderr, flush=True)
+            if options.processes:
+                _end_children()
             sys.exit(refused.code)
     if options.headless and not sys.stdout.isatty():
         options.only_summary = True  # quiet in a pipe

@@ -75,6 +75,7 @@ def dispatcher_of(
     traffic: Traffic,
     host: str,
     part: Part,
+    *,
     record: Callable[[Sample], None],
     done: Callable[[], None],
 ) -> Dispatcher:

@@ -3,8 +3,9 @@
 ``ttft.p95<500ms`` says that at most 5% of the requests may take longer than half a second; a failed request takes
 longer than any limit. The answer is *pass* when even the upper limit of that share (one-sided, 95%, for dependent
 requests) lies below 5%, *breach* when even the lower one lies above, and else *inconclusive*: more requests, or a
-limit further away, would tell. A gate on the point estimate passes a system 10% over its objective every third
-to fifth time; this one hardly ever does (``make load-coverage``), and pays with inconclusive answers.
+limit further away, would tell. Simulated queues of eight servers, 1,000 requests, time to first token, a system whose
+p95 is 10% over its objective (``make load-coverage``): a gate on the point estimate passes 40% of runs at 60%
+utilisation and 48% at 80%; this one 3% and 2%. The price is inconclusive answers where requests queue.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ __all__ = [
 
 Answer = Literal["pass", "breach", "inconclusive"]
 _ALPHA = 0.05
+_FEWEST = 30  # requests of a half
 _RISING = 2.5758  # standard errors: 1% of steady runs, on either side
 _QUANTILED = ("ttft", "ttfo", "tpot", "e2e", "normalised", "lag")
 
@@ -158,7 +160,7 @@ def answer_of(
     enough = above.n_eff >= needed(1 - allowed)
     answer: Answer = "inconclusive"
     why = ""
-    if low > allowed:
+    if low > allowed or _hopeless(over, allowed):
         answer = "breach"
     elif high <= allowed and enough and not above.drifts:
         answer = "pass"
@@ -209,7 +211,7 @@ def _marks(rows: Sequence[Sample], objective: Objective) -> tuple[np.ndarray, np
         return failed, failed
     # What succeeded but has no such value (one token has no time per token) is neither a hit nor a miss.
     pairs = [math.inf if one.error is not None else _value(one, objective.metric) for one in rows]
-    values = np.round([value for value in pairs if value is not None], DIGITS)
+    values = np.array([value for value in pairs if value is not None], dtype=float).round(DIGITS)
     if values.size == 0:
         values = np.array([math.inf])
     return values, values > objective.limit
@@ -238,6 +240,18 @@ def _cost(objective: Objective, rows: Sequence[Sample], share: float) -> Checked
 
 def _allowed(objective: Objective) -> float:
     return objective.limit if objective.q is None else 1 - objective.q
+
+
+def _hopeless(over: ArrayLike, allowed: float) -> bool:
+    """Did nearly all requests of the second half miss, as where a queue grows without an end?
+
+    Such a run has no steady state to speak of. If it had one that meets the objective, the expected share of misses
+    would be ``allowed`` however dependent the requests are, and one 1 / alpha times as large has a probability of at
+    most alpha (Markov's inequality): for a p95, every request of the half.
+    """
+    marks = np.asarray(over, dtype=float)
+    half = marks[marks.size // 2 :]
+    return half.size >= _FEWEST and float(half.mean()) >= min(1.0, allowed / _ALPHA) - 1e-9
 
 
 def _longer(share: float, allowed: float, n: int, n_eff: float) -> str:

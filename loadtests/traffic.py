@@ -111,7 +111,9 @@ def chat(
         TrafficError: ``words`` below 1, or more ``distinct`` ones than ``prompts``.
     """
     if words < 1 or distinct < 0:
-        raise TrafficError(f"words={words}, distinct={distinct}: needs at least 1 word, and 0 or more to choose from")
+        raise TrafficError(
+            f"words={words}, distinct={distinct}: needs at least 1 word, and 0 or more to choose from"
+        )
     if prompts and distinct > len(prompts):
         raise TrafficError(f"distinct={distinct}: there are only {len(prompts)} prompts")
     draw = _zipf(distinct) if distinct else None
@@ -187,7 +189,9 @@ def multiturn(
         TrafficError: a number that is out of range.
     """
     if turns < 1 or think < 0 or words < 1:
-        raise TrafficError(f"turns={turns:g}, think={think:g}, words={words}: needs at least 1 turn, 0 s and 1 word")
+        raise TrafficError(
+            f"turns={turns:g}, think={think:g}, words={words}: needs at least 1 turn, 0 s and 1 word"
+        )
     front: tuple[Message, ...] = ({"role": "system", "content": system},) if system else ()
 
     def said(number: int, turn: int, before: tuple[Message, ...]) -> Ask:
@@ -238,8 +242,8 @@ def read_prompts(path: Path) -> list[tuple[Message, ...]]:
     found = []
     for number, line in _lines(path):
         try:
-            fields = json.loads(line) if line.startswith("{") else {"prompt": line}
-            messages = fields.get("messages") or [
+            fields: Any = json.loads(line) if line.startswith("{") else {"prompt": line}
+            messages: list[Any] = fields.get("messages") or [
                 {"role": "user", "content": fields.get("prompt") or fields["question"]}
             ]
             if not all(isinstance(one["role"], str) and one["content"] for one in messages):
@@ -284,7 +288,9 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 
 def _invented(words: int, which: int, seed: int) -> str:
-    length = max(1, round(Random(f"{seed}/length/{which}").lognormvariate(math.log(words) - _SPREAD**2 / 2, _SPREAD)))
+    length = max(
+        1, round(Random(f"{seed}/length/{which}").lognormvariate(math.log(words) - _SPREAD**2 / 2, _SPREAD))
+    )
     return prompt(Row(0.0, length, 0), which)
 
 

@@ -121,8 +121,8 @@ class Client:
     ) -> tuple[Answer, float]:
         """Send one request and read its answer to the end; returns it and the moment of sending, monotonic seconds.
 
-        Whatever goes wrong is ``answer.error``: ``connect_...``, ``unknown_host``, ``tls``, ``timeout``, ``cut_off``, or
-        one of :class:`loadtests.stream.Answer`'s.
+        Whatever goes wrong is ``answer.error``: ``connect_...``, ``unknown_host``, ``tls``, ``timeout``, ``cut_off``,
+        or one of :class:`loadtests.stream.Answer`'s.
         """
         extra = "".join(f"{name}: {value}\r\n" for name, value in (more or {}).items())
         data = b"%bcontent-length: %d\r\n%b\r\n%b" % (self._head, len(body), extra.encode("latin-1"), body)

@@ -196,7 +196,7 @@ def test_a_rung_too_risky_is_waited_for_in_vain() -> None:
 
 
 def test_what_is_certified_is_no_more_than_the_bound() -> None:
-    """Each of 60 or more open ladders prints a risk within its bound, above the rate seen, and mostly below the bound."""
+    """Each of 60 or more open ladders prints a risk within its bound, above the rate seen, mostly below the bound."""
     rng = np.random.default_rng(5)
     for bound in (REQUEST, HIT):
         opened = below = 0

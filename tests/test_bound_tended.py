@@ -114,6 +114,28 @@ def test_a_late_label_counts_and_a_lost_one_is_wrong(ledger: Ledger) -> None:
     assert labels(tended) == (2, 1) == labels(tend(ledger))
 
 
+def test_labels_are_lost_by_a_clock_set_back_too(ledger: Ledger) -> None:
+    """After a clock was set back a day, labels that never come are wrong ten minutes later, and late ones count."""
+    tended = tend(ledger)
+    put(ledger, row(id="before", wrong=None))
+    back = 1e9 - 86_400.0
+    put(ledger, *(row(id=f"lost {n}", wrong=None, at=back + 10 * n) for n in range(50)))
+    put(ledger, row(id="late", wrong=None, at=back + 490), label("late", False, at=back + 900))
+    put(ledger, row("none", at=back + 1091, wrong=None, rung=None))
+    assert labels(tended) == (52, 51) == labels(tend(ledger))
+
+
+def test_an_unanswered_audit_waits_for_no_label(ledger: Ledger) -> None:
+    """It counts as wrong with the next one that was answered, not as a label that is late."""
+    tended = tend(ledger)
+    put(ledger, row("unanswered", id="a", wrong=None, chance=0.05))
+    assert labels(tended) == (0, 0) and not tended._waiting
+    put(ledger, row("audit", id="b", chance=0.05))
+    standing = tended.follow().standing()
+    assert labels(tended) == (2, 1) and (standing.audits, standing.wrong_audits) == (2, 1)
+    assert (standing.lost_audits, standing.unanswered) == (1, 0)
+
+
 def test_a_label_before_its_row_counts(ledger: Ledger) -> None:
     """A judge that is faster than the call's own row loses nothing."""
     tended = tend(ledger)

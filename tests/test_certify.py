@@ -406,3 +406,36 @@ def test_the_command(
     assert main(["certify", "certify_app:ask", str(log), "--argument", "nope=prompt"]) == 2
     assert "no such argument" in capsys.readouterr().err
     sys.modules["certify_app"].kit.close()
+
+
+CSV_APP = """
+from __future__ import annotations
+import costkit
+from costkit import Kit
+from tests.meanings import meaning
+kit = Kit({folder!r})
+@kit.call(costkit.exact(), meaning(), max_error=0.2, judge=costkit.judges.same_answer, scope=None)
+def ask(question: str, top_k: int = 5, share: float | None = None, *, deep=False, tags: list[str] = ()):
+    raise AssertionError("nothing is called")
+"""
+
+
+def test_a_csv_seeds_what_calls_ask_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cells of a CSV become the numbers and truth values that the function takes, so that its calls find the answers;
+    an empty cell is the default, and a row whose cell is none of these is left out."""
+    (tmp_path / "csv_app.py").write_text(CSV_APP.format(folder=str(tmp_path / "kit")))
+    log = tmp_path / "log.csv"
+    log.write_text(
+        "question,answer,top_k,share,deep\nfirst,one,5,0.5,true\nsecond,two,,,0\nthird,three,many,,\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["certify", "csv_app:ask", str(log), "--seed-answers", "--json", "-"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["gates"][0]["stored"] == 2
+    assert told["left_out"] == {"an argument is text where the function takes a number or true or false": 1}
+    app = sys.modules["csv_app"]
+    assert (app.ask("first", 5, 0.5, deep=True), app.ask("second")) == ("one", "two")
+    app.kit.close()

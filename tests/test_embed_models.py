@@ -102,6 +102,23 @@ def test_no_text_is_cut_silently(mini: Encoder) -> None:
         mini.one("money " * (254 * 8 + 1))
 
 
+def test_a_text_that_cannot_be_read_is_refused(mini: Encoder) -> None:
+    """Texts that are unknown tokens for the most part have no vector, where each would have the same one; a few unknown
+    signs in a sentence do no harm."""
+    for text in ("ธนาคารเปิดกี่โมง", "ฉันลืมรหัสผ่าน", "😀😀", "你好吗", "再见了", "decode " + "qwertyuiop" * 11):
+        with pytest.raises(EncoderError, match="cannot read") as caught:
+            mini.one(text)
+        assert text not in str(caught.value)
+    assert float(mini.one("how do I reset my password 😀?") @ mini.one("how do I reset my password?")) > 0.7
+    assert mini.one("").shape == (384,)
+
+
+@pytest.mark.parametrize("make", [minilm, wordllama])
+def test_functions_share_one_model(make: Any) -> None:
+    """The weights of a second encoder of the same kind are those of the first: they are in memory once."""
+    assert make()._loaded() is make()._loaded()
+
+
 def test_marks_in_a_text_are_text(mini: Encoder) -> None:
     """A text cannot write the tokenizer's own marks: '[SEP]' in it is five letters and brackets."""
     assert not set(WordPiece.load().tokens("a [SEP] b [CLS] [UNK] [PAD]")) & {0, 100, 101, 102}

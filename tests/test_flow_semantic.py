@@ -29,7 +29,7 @@ from costkit.exact import exact
 from costkit.semantic.features import Profile
 from costkit.semantic.pool import Sought
 from costkit.store import Entry
-from tests.flows import REQUEST, Stepper, ended, entry, returned, run, spent, written
+from tests.flows import REQUEST, WALL, Clock, Stepper, ended, entry, returned, run, spent, written
 
 MEANT = replace(REQUEST, meaning=True)
 
@@ -123,14 +123,14 @@ def test_unreadable() -> None:
 )
 @pytest.mark.parametrize("admit", [None, lambda value: True])
 def test_no_reference_no_label(result: Any, admit: Any) -> None:
-    """What is no whole answer of the reference path labels nothing, and stands for nothing."""
+    """What is no whole answer of the reference path labels nothing, and stands for nothing; an audit says that."""
     request = replace(MEANT, exact=exact(admit=admit))
     step = Stepper(request)
     for reply in (None, sought("audit"), Lead(), Claimed(), None, result):
         step.send(reply)
     while step.done is None:
         step.send(None)
-    assert "Judge" not in step.names and evidence(step) is None
+    assert "Judge" not in step.names and evidence(step) == ("unanswered", None) and written(step).durable
     assert all(keep.sought is None for keep in step.effects if isinstance(keep, Keep))
     land = next(e for e in step.effects if isinstance(e, Land))
     assert land.lossy == (isinstance(result, Returned) and result.lossy)
@@ -177,12 +177,43 @@ def test_lossy_answers_stay_lossy_for_followers(joined: Landed | Whole) -> None:
     """What a lossy saving had a part in is told of to every follower, and judges no audit."""
     request = replace(MEANT, stream=isinstance(joined, Whole))
     step = run(None, sought("audit" if joined.lossy else "declined"), joined, None, request=request)
-    assert ended(step).lossy == joined.lossy and evidence(step) is None
+    assert ended(step).lossy == joined.lossy
+    assert evidence(step) == (("unanswered", None) if joined.lossy else None)
+
+
+def test_an_audit_that_follows_a_stream() -> None:
+    """An audited call that reads another one's stream to its end is judged by that."""
+    request = replace(MEANT, stream=True)
+    step = run(None, sought("audit"), Whole(("a",)), True, None, request=request)
+    assert step.names == "Lookup Seek Join Judge Write" and evidence(step) == ("audit", True)
+
+
+def test_a_lossy_answer_inside_labels_nothing() -> None:
+    """A declined call that a lossy saving answered inside is counted, and nobody is asked how good it was."""
+    lossy = replace(returned(), lossy=True)
+    for kind, written_as in (("declined", "unlabelled"), ("none", "none")):
+        step = run(None, sought(kind), Lead(), Claimed(), None, lossy, None, None, request=MEANT)
+        assert "Judge" not in step.names and evidence(step) == (written_as, None)
+
+
+def test_evidence_is_dated_when_it_is_written() -> None:
+    """The row of a call of eleven minutes tells of its end: its label is not late."""
+    clock = Clock()
+    step = Stepper(MEANT, clock)
+    for reply in (None, sought("audit"), Lead(), Claimed(), None):
+        step.send(reply)
+    clock.now += 660.0
+    for reply in (returned(), None, None, False, None):
+        step.send(reply)
+    row = written(step).evidence
+    assert row is not None and row.at == WALL + 660.0 and written(step).query.at == WALL
 
 
 def test_left_while_it_waits() -> None:
-    """A call that is cancelled before it is made leaves no evidence."""
+    """A call that is cancelled before it is made leaves no evidence but that an audit went unanswered."""
     step = run(None, sought("audit"), Left(GeneratorExit()), None, request=MEANT)
+    assert step.names == "Lookup Seek Join Write" and evidence(step) == ("unanswered", None)
+    step = run(None, sought("declined"), Left(GeneratorExit()), None, request=MEANT)
     assert step.names == "Lookup Seek Join Write" and evidence(step) is None
 
 
@@ -192,11 +223,13 @@ def test_alone() -> None:
     assert step.names == "Lookup Seek Join Call Judge Write" and evidence(step) == ("audit", False)
 
 
-def test_a_refresh_does_not_seek() -> None:
-    """The call in the background that renews a stale answer passes no gate."""
+def test_a_refresh_passes_no_gate() -> None:
+    """The call in the background that renews a stale answer is admitted again, and leaves no evidence."""
     request = replace(MEANT, role="refresh", exact=exact(ttl=10, stale=1000))
-    step = run(Lead(), Claimed(), entry(ttl=1.0), returned(), None, None, None, request=request)
-    assert "Seek" not in step.names and evidence(step) is None
+    found = sought("none")
+    step = run(Lead(), Claimed(), entry(ttl=1.0), found, returned(), None, None, None, request=request)
+    assert step.names == "Join Claim Lookup Seek Call Keep Land Write" and evidence(step) is None
+    assert kept(step).sought is found
 
 
 def test_unknown_cost() -> None:

@@ -9,12 +9,13 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from costkit.errors import FolderError
-from costkit.folder import open_folder, private_file
+from costkit.folder import kept_key, open_folder, private_file
 from costkit.store import Store
 
 
@@ -151,3 +152,43 @@ def test_private_file_mends_an_open_one(tmp_path: Path) -> None:
     path.write_text("x")
     path.chmod(0o644)
     assert private_file(path).read_text() == "x" and mode(path) == 0o600
+
+
+def test_one_key_for_all_who_ask_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen threads that make a folder's key at the same moment get the same 32 bytes, and its file is private, also
+    where the file system knows no links."""
+
+    def ask() -> None:
+        barrier.wait()
+        keys.append(kept_key(path))
+
+    def unlinked(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    for number in range(10):
+        path, barrier, keys = tmp_path / f"{number}.key", threading.Barrier(16), list[bytes]()
+        threads = [threading.Thread(target=ask) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(keys) == 16 and set(keys) == {path.read_bytes()} and len(keys[0]) == 32
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 10 == len(list(tmp_path.iterdir()))
+    monkeypatch.setattr("os.link", unlinked)
+    assert kept_key(tmp_path / "other.key") == kept_key(tmp_path / "other.key")
+
+
+@pytest.mark.parametrize("harm", ["link", "short", "folder"])
+def test_a_key_that_is_none_is_refused(tmp_path: Path, harm: str) -> None:
+    """A key's file that is a link, is cut short or is a folder is a FolderError that names it."""
+    path = tmp_path / "index.key"
+    if harm == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    elif harm == "short":
+        path.write_bytes(b"few")
+    else:
+        path.mkdir()
+    with pytest.raises(FolderError, match=r"index\.key"):
+        kept_key(path)
+    assert not (tmp_path / "elsewhere").exists()

@@ -192,6 +192,31 @@ def test_in_colour_and_in_a_table(tmp_path: Path) -> None:
     assert "running average" in out.getvalue() and out.getvalue().count("Next:") == 2
 
 
+def test_audits_without_an_answer_are_told(tmp_path: Path) -> None:
+    """What counted as wrong for want of an answer, and what was left out, is said; so is that nothing is served."""
+    lost = [evidence("u", "unanswered", chance=0.05), evidence("a", "audit", wrong=0, chance=0.05)]
+    found = told(
+        tmp_path / "one", [*shadowed(600), *lost], [query("u", provider_cost=7), query("a", provider_cost=8)]
+    )
+    out = " ".join(text(found).split())
+    assert "1 audits got no answer and count as wrong" in out and "left out" not in out
+    assert found.audited == 15
+    silent = [evidence(f"u{n}", "unanswered", chance=0.05) for n in range(3)]
+    out = " ".join(text(told(tmp_path / "two", [*shadowed(600), *silent])).split())
+    assert "serves nothing now" in out and "3 are left out" in out and "see why calls fail" in out
+
+
+def test_a_slow_judge_and_a_nested_tier_are_told(tmp_path: Path) -> None:
+    """Answers that the judge was too slow for are counted; so are those that a lossy saving inside made."""
+    skipped = [evidence("d", "declined"), evidence("d", "label")]
+    assert "judge too slow: 1 answers were left out" in " ".join(
+        text(told(tmp_path / "one", skipped)).split()
+    )
+    nested = [evidence(f"n{n}", "unlabelled") for n in range(30)]
+    out = " ".join(text(told(tmp_path / "two", nested)).split())
+    assert "30 whose answer a lossy saving inside had a part in" in out and "keep one of the two" in out
+
+
 def test_it_only_reads(tmp_path: Path) -> None:
     """Reading the gates changes no byte of the ledger."""
     folder = folder_of(tmp_path / "kit", gates=[gate()], evidence=shadowed(100))

@@ -12,10 +12,13 @@ import pytest
 
 from costkit.bound import Bound
 from costkit.cli import main
+from costkit.embed import encoder_of
 from costkit.errors import ConfigError
 from costkit.judges import Judge
-from costkit.replay import Replay, plot, read_log, replay, settings, to_table
+from costkit.replay import Columns, Replay, plot, read_log, replay, settings, to_table
 from costkit.replay.table import next_steps
+from costkit.semantic.pool import Meaning
+from costkit.semantic.settings import semantic
 
 from .rehearsals import made, tier, write
 
@@ -133,7 +136,37 @@ def test_the_settings_can_be_pasted(tmp_path: Path) -> None:
     compile(f"{text}\ndef ask(question, tenant): ...", "settings", "exec")
     best = max(said.bounds, key=lambda at: at.net.value)
     assert f"max_error={best.bound.max_error:g}" in text and f'per="{best.bound.per}"' in text
-    assert 'costkit.semantic("question")' in text and "scope='tenant'" in text
+    assert 'costkit.semantic("question", encoder=YOUR_ENCODER)' in text and "scope='tenant'" in text
+
+
+def test_the_settings_are_those_that_were_replayed(tmp_path: Path) -> None:
+    """A ttl, an encoder, columns that must be identical, a model's column and a provider are in the decorator."""
+    rows = write(
+        tmp_path / "log.jsonl",
+        made(900, seed=3),
+        lambda number: {**costs(number), "system": "s", "llm": "m"},
+    )
+    log = read_log(rows, Columns(same=("system",), provider="openai", model="llm"))
+    named = Meaning(semantic("question", encoder="some/model"), Bound(0.02), tier().judge, tier().encoder)
+    for meaning, encoder in ((tier(), "YOUR_ENCODER"), (named, "'some/model'")):
+        text = settings(replay(log, meaning, BOUNDS, ttl=172_800.0))
+        compile(f"{text}\ndef ask(question, tenant, llm, system): ...", "settings", "exec")
+        assert text.startswith("# of one value for all who share an answer, as any other argument: system\n")
+        assert (
+            "costkit.exact(ttl='2d')" in text and f'costkit.semantic("question", encoder={encoder})' in text
+        )
+        assert "model='llm', provider='openai'" in text
+    shut = settings(replay(log, tier(), [Bound(1e-6)], ttl=90.0))
+    assert shut.endswith("@kit.call(costkit.exact(ttl=90.0), scope='tenant', model='llm', provider='openai')")
+
+
+@pytest.mark.parametrize(("name", "said"), [("minilm", ""), (None, ""), ("wordllama", "wordllama")])
+def test_encoders_that_come_along_are_named(tmp_path: Path, name: str | None, said: str) -> None:
+    """The default encoder needs no name in the settings, the other one its own."""
+    pytest.importorskip("wordllama")
+    meaning = Meaning(semantic("question", encoder=name), Bound(0.02), tier().judge, encoder_of(name))
+    log = read_log(write(tmp_path / "log.jsonl", made(40, seed=3), costs))
+    assert replay(log, meaning, BOUNDS[:1]).named == said
 
 
 def test_no_text_of_the_log_comes_out(tmp_path: Path) -> None:

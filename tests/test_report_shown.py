@@ -20,6 +20,15 @@ from tests.reports import shown
 folder = reports.folder
 
 
+def test_a_share_of_nothing_is_not_shown(tmp_path: Path) -> None:
+    """Where nothing was or would have been spent, the saving stands without a share in brackets."""
+    free = folder_of(
+        tmp_path / "kit", queries=[query("a", provider_cost=0, counterfactual_cost=0)], attempts=[]
+    )
+    said = shown(make_report(free))
+    assert "saved $0" in said and "()" not in said
+
+
 def test_names_from_outside_reach_no_terminal_raw(tmp_path: Path) -> None:
     """Escapes, right-to-left marks and rich markup in names, scopes, models and budgets are shown, not obeyed."""
     evil = "\x1b]0;owned\x07[red]\x9b31m\u202e$(rm -rf ~)"

@@ -15,7 +15,7 @@ from costkit import Kit
 from costkit.bound import Bound
 from costkit.bound.tended import LABEL, Tended
 from costkit.ledger import Evidence, Ledger
-from costkit.semantic import pool as pools
+from costkit.semantic import judging
 from tests.meanings import AUDIT, Model, evidence, gate_of, kit, meaning, model, opened, pool_of, told
 
 __all__ = ["kit", "model"]
@@ -154,28 +154,78 @@ def test_what_the_caller_does_meanwhile(kit: Kit) -> None:
 
 def test_a_full_queue(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past the longest queue an audit counts as wrong; of what was not served the label is left out, not made up."""
-    monkeypatch.setattr(pools, "_MOST_WAITING", 1)
-    go = threading.Event()
+    monkeypatch.setattr(judging, "_MOST_WAITING", 1)
+    monkeypatch.setattr(judging, "_THREADS", 1)
+    go, busy = threading.Event(), threading.Event()
 
-    @kit.call(meaning(), max_error=0.3, judge=asked(lambda served, reference: go.wait(10)), scope=None)
+    def judge(served: Any, reference: Any) -> bool:
+        busy.set()
+        return go.wait(10)
+
+    @kit.call(meaning(), max_error=0.3, judge=asked(judge), scope=None)
     def ask(question: str) -> str:
         return "14 days"
 
     ask(ONE)
     ask(OTHER)
+    assert busy.wait(10)
+    ask("how do I get the refund")
+    ask("how do I get a good refund")
+    opened(kit, ask, coin=AUDIT)
+    ask("how do I get one refund")
+    ask("how do I get some refund")
+    go.set()
+    rows = labels(kit)
+    assert rows[:5] == [("none", None), *[("declined", None)] * 2, (LABEL, None), ("declined", None)] or (
+        sorted(rows[:5], key=str)
+        == sorted([("none", None), *[("declined", None)] * 3, (LABEL, None)], key=str)
+    )
+    assert sorted(rows[5:], key=str) == [("audit", 1), ("audit", None), *[(LABEL, 0)] * 3]
+    gate = gate_of(kit, ask)
+    assert gate.follow().wrong_audits == 1 and not gate._waiting
+
+
+def test_audits_are_judged_first(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels of what was not served wait behind every audit, and are left out once they are a minute old."""
+    monkeypatch.setattr(judging, "_THREADS", 1)
+    go, busy, judged = threading.Event(), threading.Event(), list[Any]()
+
+    def judge(served: Any, reference: Any, question: Any) -> bool:
+        judged.append(question)
+        busy.set()
+        return go.wait(10)
+
+    @kit.call(meaning(), max_error=0.3, judge=asked(judge), scope=None)
+    def ask(question: str) -> str:
+        return "14 days"
+
+    ask(ONE)
+    ask(OTHER)
+    assert busy.wait(10)
     ask("how do I get the refund")
     opened(kit, ask, coin=AUDIT)
     ask("how do I get one refund")
+    monkeypatch.setattr(judging, "_OTHER_WAITS", 0.0)
     go.set()
-    rows = labels(kit)
-    assert sorted(rows, key=str) == sorted(
-        [
-            ("none", None), ("declined", None), (LABEL, None), ("declined", None), ("audit", 1), (LABEL, 0),
-        ],
-        key=str,
-    )  # fmt: skip
-    gate = gate_of(kit, ask)
-    assert gate.follow().wrong_audits == 1 and not gate._waiting
+    found = labels(kit)
+    assert judged == [OTHER, "how do I get one refund"]
+    assert [row for row in found if row[0] == LABEL] == [(LABEL, 0), (LABEL, 0), (LABEL, None)]
+    gate = gate_of(kit, ask).follow()
+    assert (gate.wrong_audits, sum(gate.ladder.strata.wrong)) == (0, 0)
+
+
+def test_several_answers_are_judged_at_once(kit: Kit) -> None:
+    """A judge that takes long is asked by a few threads: three answers take no longer than one."""
+    meet = threading.Barrier(3)
+
+    @kit.call(meaning(), max_error=0.3, judge=asked(lambda served, reference: meet.wait(10) >= 0), scope=None)
+    def ask(question: str) -> str:
+        return "14 days"
+
+    ask(ONE)
+    for word in ("my", "the", "one"):
+        ask(f"how do I get {word} refund")
+    assert [row for row in labels(kit) if row[0] == LABEL] == [(LABEL, 0)] * 3
 
 
 def test_a_label_that_waited_too_long(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +242,7 @@ def test_a_label_that_waited_too_long(kit: Kit, monkeypatch: pytest.MonkeyPatch)
 
     ask(ONE)
     opened(kit, ask, coin=AUDIT)
-    monkeypatch.setattr(pools, "_LONGEST", -1.0)
+    monkeypatch.setattr(judging, "_AUDIT_WAITS", -1.0)
     ask(OTHER)
     assert labels(kit)[-1] == (LABEL, 1) and not judged
 

@@ -87,7 +87,7 @@ def test_another_model_is_another_gate(kit: Kit) -> None:
     "messages",
     [
         [], [SYSTEM], [said(ONE, "assistant")], [said(ONE, "tool")], [said("")], [said(" \n")], [said(None)],
-        [said([{"type": "image_url", "image_url": {"url": "x"}}])], [said(5)], ["plain"], None, 7, "", "  ",
+        [said([{"type": "image_url", "image_url": {"url": "x"}}])], [said(5)], None, "", "  ",
     ],
     ids=str,
 )  # fmt: skip
@@ -96,6 +96,15 @@ def test_no_text_to_go_by(kit: Kit, messages: Any) -> None:
     ask = chat(kit)
     assert ask(messages) == "14 days" and ask.outcome(messages).saving == "exact"
     assert told(kit) == []
+
+
+@pytest.mark.parametrize("given", [["plain"], 7, {"question": ONE}], ids=str)
+def test_an_argument_that_is_no_text_is_told_once(kit: Kit, given: Any) -> None:
+    """Where the claimed argument can never be asked in other words, a warning says so, once."""
+    ask = chat(kit)
+    with pytest.warns(RuntimeWarning, match="'messages' is neither text nor a list of messages") as caught:
+        assert [ask(given), ask(given)] == ["14 days"] * 2
+    assert len(caught) == 1 and told(kit) == []
 
 
 def test_claimed_text_of_parts() -> None:

@@ -13,7 +13,9 @@ import pytest
 
 import costkit
 from costkit import Kit
+from costkit.bound.tended import LABEL
 from costkit.index import Index
+from costkit.semantic.pool import Pool
 from tests.drives import in_threads
 from tests.meanings import (
     AUDIT,
@@ -69,7 +71,8 @@ def test_an_inner_hit_is_not_admitted_outside(kit: Kit, model: Model) -> None:
     opened(kit, inner)
     assert outer(OTHER) == "All about the refund." and model.asked == [ONE]
     assert outer.outcome(OTHER).saving is None, "an answer of a lossy saving was stored"
-    assert evidence(kit, gate_of(kit, outer).id) == []
+    rows = evidence(kit, gate_of(kit, outer).id)
+    assert [(row["kind"], row["wrong"]) for row in rows] == [("none", None)] * 2
 
 
 def test_a_partly_read_inner_hit_is_not_admitted_outside(kit: Kit) -> None:
@@ -227,7 +230,7 @@ def slowly(texts: list[str]) -> list[list[float]]:
 @pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit])
 @pytest.mark.parametrize("coin", [SERVE, AUDIT], ids=["served", "audited"])
 def test_stopped_at_every_suspension(kit: Kit, error: type[BaseException], coin: Any) -> None:
-    """Cancelled or closed wherever it waits, a call leaves no flight, no claim, and no evidence without a label."""
+    """Cancelled or closed wherever it waits, a call leaves no flight and no claim; an audit its label, or says so."""
 
     @kit.call(meaning(encoder=slowly), **SURE, scope=None)
     async def ask(question: str) -> str:
@@ -245,14 +248,58 @@ def test_stopped_at_every_suspension(kit: Kit, error: type[BaseException], coin:
         raise AssertionError("it never came to its end")
 
     asyncio.run(main())
+    kit._ports.pool().shutdown(wait=True)
     kit._ledger.flush()
-    for row in evidence(kit):
-        assert row["wrong"] == (None if row["kind"] in ("none", "served") else 0), row
-    assert gate_of(kit, ask)._waiting == {}
+    rows = evidence(kit)
+    late = {row["query_id"] for row in rows if row["kind"] == "label"}
+    for row in rows:
+        bare = row["kind"] in ("none", "served", "unanswered") or row["query_id"] in late
+        assert row["wrong"] == (None if bare and row["kind"] != "label" else 0), row
+    assert ("unanswered" in {row["kind"] for row in rows}) == (coin is AUDIT)
+    assert gate_of(kit, ask).follow() and gate_of(kit, ask)._waiting == {}
+
+
+def test_closed_while_it_is_judged(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that closes a call waits for no judge; its word is written down when it comes."""
+    began, go = threading.Event(), threading.Event()
+
+    def slowly_wrong(self: Pool, *of: Any) -> bool:
+        began.set()
+        return go.wait(10)
+
+    monkeypatch.setattr(Pool, "_wrong", slowly_wrong)
+
+    @kit.call(meaning(), **SURE, scope=None)
+    async def ask(question: str) -> str:
+        return "14 days"
+
+    async def main() -> float:
+        await ask(ONE)
+        opened(kit, ask, coin=AUDIT)
+        call = ask(OTHER)
+        pending = call.send(None)
+        while True:
+            pending._asyncio_future_blocking = False
+            await asyncio.wait([pending], timeout=0.01)
+            if began.is_set():
+                break
+            if pending.done():
+                pending = call.send(None)
+        since = time.monotonic()
+        call.close()
+        return time.monotonic() - since
+
+    try:
+        assert asyncio.run(main()) < 0.5
+    finally:
+        go.set()
+    kit._ports.pool().shutdown(wait=True)
+    kit._ledger.flush()
+    assert told(kit) == [("none", None), ("audit", None), (LABEL, 1)]
 
 
 def test_streams_cancelled_at_every_suspension(kit: Kit) -> None:
-    """An audited stream that is cancelled wherever it waits leaves no evidence unless it came to its end."""
+    """An audited stream that is cancelled wherever it waits says that it was not answered, or is judged."""
 
     @kit.call(meaning(), **SURE, scope=None)
     async def ask(question: str) -> AsyncIterator[str]:
@@ -281,7 +328,8 @@ def test_streams_cancelled_at_every_suspension(kit: Kit) -> None:
 
     asyncio.run(main())
     kit._ledger.flush()
-    assert all(row["wrong"] == 0 for row in evidence(kit) if row["kind"] != "none")
+    found = {(row["kind"], row["wrong"]) for row in evidence(kit) if row["kind"] != "none"}
+    assert found == {("unanswered", None), ("audit", 0)}
 
 
 def test_a_reader_that_leaves(kit: Kit) -> None:

@@ -12,8 +12,9 @@ import costkit
 from costkit import Kit
 from tests.kits import rows
 from tests.meanings import AUDIT, SERVE, SURE, Model, evidence, gate_of, kit, meaning, model, opened, told
+from tests.refreshing import Clock, later, until
 
-__all__ = ["kit", "model"]
+__all__ = ["kit", "later", "model"]
 
 ONE, OTHER = "how do I get a refund", "how do I get my refund"
 
@@ -205,8 +206,27 @@ def test_reference_switches_it_off(kit: Kit, model: Model) -> None:
     assert ask.outcome(OTHER).saving == "semantic"
 
 
-def test_a_function_that_raises_leaves_no_evidence(kit: Kit) -> None:
-    """Without a reference answer there is no label, and no row that would wait for one."""
+def test_a_refreshed_answer_stands_again(kit: Kit, later: Clock) -> None:
+    """The answer that a refresh brought in place of a stale one is served to other questions; it leaves no evidence."""
+
+    @kit.call(costkit.exact(ttl=100, stale=1000), meaning(), **SURE, scope=None)
+    def ask(question: str) -> str:
+        calls.append(question)
+        return "14 days"
+
+    calls = list[str]()
+    ask(ONE)
+    opened(kit, ask)
+    later(150)
+    assert ask.outcome(ONE).saving == "stale"
+    until(lambda: len(calls) == 2)
+    kit._ports.refreshes.close()
+    assert told(kit) == [("none", None)]
+    assert ask.outcome(OTHER).saving == "semantic" and calls == [ONE, ONE]
+
+
+def test_a_function_that_raises_labels_nothing(kit: Kit) -> None:
+    """Without a reference answer there is no label, and no row that would wait for one; an audit says so."""
 
     @kit.call(meaning(), **SURE, scope=None)
     def ask(question: str) -> str:
@@ -222,7 +242,33 @@ def test_a_function_that_raises_leaves_no_evidence(kit: Kit) -> None:
                 ask(OTHER)
         else:
             assert ask(OTHER) == "yes"
-    assert told(kit) == [("none", None), ("served", None)]
+    assert told(kit) == [("none", None), ("served", None), ("unanswered", None)]
+
+
+def test_while_calls_fail_nothing_is_served(kit: Kit) -> None:
+    """After three audits in a row without an answer an open gate makes every call, until twenty were answered."""
+
+    @kit.call(meaning(), **SURE, scope=None)
+    def ask(question: str) -> str:
+        if down:
+            raise ValueError("down")
+        return "yes"
+
+    down = False
+    ask(ONE)
+    tended = opened(kit, ask, coin=AUDIT)
+    down = True
+    for number in range(3):
+        with pytest.raises(ValueError, match="down"):
+            ask(f"how do I get refund {'x' * number}")
+    tended._random = SERVE  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="down"):
+        ask(OTHER)
+    down = False
+    for number in range(20):
+        assert ask.outcome(f"how do I get a refund {'y' * number}").saving is None
+    assert ask.outcome("how do I get the refund").saving == "semantic"
+    assert not tended.follow().generation and tended.gate.wrong_audits == 0
 
 
 @pytest.mark.parametrize("admit", [None, lambda answer: True])
@@ -247,7 +293,7 @@ def test_incomplete_answers_are_neither_admitted_nor_labelled(kit: Kit, admit: A
     gate_of(kit, ask)._random = AUDIT  # type: ignore[assignment]
     finish[0] = "length"
     ask("may I get a refund")
-    assert told(kit) == [("none", None)]
+    assert told(kit) == [("none", None), ("unanswered", None)]
 
 
 @pytest.mark.parametrize("answer", ["I'm sorry, I can't help with that.", "I do not know.", None])

@@ -48,6 +48,7 @@ def test_the_correlation_time_is_the_known_one(correlation: float) -> None:
     assert np.mean(upper >= true) >= 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlation", [0.0, 0.5, 0.8])
 @pytest.mark.parametrize("q", [0.5, 0.95])
 def test_intervals_cover(correlation: float, q: float) -> None:
@@ -66,6 +67,7 @@ def test_it_is_needed() -> None:
     assert np.mean([one is not None and one[0] <= 1.6449 <= one[1] for one in plain]) < 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("utilisation", "metric", "least_shown", "least_covered"),
     [(0.3, "ttft", 0.97, 0.94), (0.3, "e2e", 0.97, 0.94), (0.6, "ttft", 0.6, 0.88), (0.6, "e2e", 0.95, 0.94)],
@@ -81,6 +83,7 @@ def test_queues_are_covered(
     assert np.mean([holds(one, true) for one in shown]) >= least_covered
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["ttft", "e2e"])
 def test_near_saturation_little_is_claimed(metric: str) -> None:
     """At 90% utilisation hardly a run of 1,000 requests gets an interval: fewer than 1 in 10 claim something false."""
@@ -91,6 +94,7 @@ def test_near_saturation_little_is_claimed(metric: str) -> None:
     assert np.mean([one is not None and one[0] <= truth(0.9, "e2e") <= one[1] for one in plain]) < 0.3
 
 
+@pytest.mark.slow
 def test_drift_is_seen_and_not_imagined() -> None:
     """A level that rises by half a standard deviation is called a drift; of steady series few are."""
     steady = autoregressive(0.5, 2000, 300, seed=5)

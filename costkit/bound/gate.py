@@ -19,7 +19,7 @@ from costkit.bound.score import Score
 from costkit.stats.detect import ShiryaevRoberts
 from costkit.stats.sequences import RunningMean
 
-__all__ = ["Gate", "Kind", "Passage", "Standing"]
+__all__ = ["MOST_GROUPS", "Gate", "Kind", "Passage", "Standing"]
 
 # Bets of the alarm against "the risk is at most the bound", as shares of the largest bet there is.
 _BETS = (0.003, 0.01, 0.03, 0.1)
@@ -40,22 +40,23 @@ _EVERY = 10
 _MOST_PAIRS = 10_000
 
 # Scopes and tags that have an alarm of their own.
-_MOST_GROUPS = 1_000
+MOST_GROUPS = 1_000
 
 
 class Gate:
     """Decides by what it has seen; see the module.
 
     What an audit whose call gives no answer says: nobody knows whether the stored answer was right, and the call may
-    have failed for the very reason that it is not (its document is gone). So it counts as a wrong one for the alarm
-    and the running average. But a provider that is down answers no audit, and says nothing of the stored answers: three
-    unanswered in a row are taken as an outage. Then nothing is served: every call that would have been is audited,
-    with certainty, until twenty in a row were answered, and after that the unanswered ones are left out. That is
-    valid where failing does not depend on being right: then what was answered since stands for them as well. Where it
-    does depend, few wrong answers pass all the same: three in a row are rare at shares of wrong answers that are to
-    be found, the others count, and at large shares twenty answers in a row do not come, so that nothing is served
-    (tests/test_bound_outage.py). The some sixty answers served between the first unanswered audit and the third are
-    taken to be wrong as often as those before.
+    have failed for the very reason that it is not (its document is gone). So it counts as a wrong one, as a label that
+    never comes does. But a provider that is down answers no audit, and says nothing of stored answers: three unanswered
+    in a row are taken as an outage. Then nothing is served, every call that would have been is audited with certainty,
+    until twenty in a row were answered, and after that those three and the unanswered ones since are left out. That is
+    valid where failing does not depend on being right, as in an outage: which audits are left out then depends on
+    failures only. Where failing does depend on it, little passes all the same: at small shares of wrong answers three
+    in a row are rare, and the others count; at large ones twenty answers in a row do not come, so that nothing is
+    served (tests/test_bound_outage.py). The answers served between the first unanswered audit and the third, about
+    three for each that is audited, are taken to be wrong as often as those before. Scopes and tags beyond the first
+    1,000 have no alarm of their own, only the gate's.
 
     Args:
         bound: what the user allows.
@@ -157,20 +158,17 @@ class Gate:
                 self.ladder.rescore(self.score)
                 self._stale = _EVERY
             self.labels += 1
-        if passage.kind == "audit" and self._audited(passage, wrong):
-            return True
+        if passage.kind == "audit":
+            for group in passage.groups or (None,):
+                if group in self._groups or len(self._groups) < MOST_GROUPS:
+                    of = self._groups.setdefault(group, [0, 0])
+                    of[0] += 1
+                    of[1] += wrong
+            self.wrong_audits += wrong
+            if self._watch(passage, float(wrong) / passage.chance):
+                return True
         self._climb()
         return False
-
-    def _audited(self, passage: Passage, wrong: bool) -> bool:
-        """What an audit found out; True: the alarm went off."""
-        for group in passage.groups or (None,):
-            if group in self._groups or len(self._groups) < _MOST_GROUPS:
-                of = self._groups.setdefault(group, [0, 0])
-                of[0] += 1
-                of[1] += wrong
-        self.wrong_audits += wrong
-        return self._watch(passage, float(wrong) / passage.chance)
 
     def _answered(self) -> bool:
         """An audit's call was answered: those just before it that were not count, or end; True: the alarm went off."""
@@ -184,7 +182,7 @@ class Gate:
             self.counts["unanswered"] -= 1
             self.counts["audit"] += 1
             self.lost_audits += 1
-            if self._audited(replace(passage, kind="audit"), True):
+            if self.label(replace(passage, kind="audit"), True):
                 return True
         return False
 
@@ -228,6 +226,7 @@ class Gate:
             wrong_audits=self.wrong_audits,
             lost_audits=self.lost_audits,
             unanswered=self.counts["unanswered"],
+            unlabelled=self.counts["unlabelled"],
             silent=self.silent,
             labels=self.labels,
             certified=ladder.certified(),
@@ -301,7 +300,7 @@ class Gate:
 
     def _detector(self, group: str | None) -> ShiryaevRoberts:
         if group not in self._detectors:
-            if len(self._detectors) > _MOST_GROUPS:
+            if len(self._detectors) > MOST_GROUPS:
                 return ShiryaevRoberts(self.bound.arl)
             self._detectors[group] = ShiryaevRoberts(self.bound.arl)
         return self._detectors[group]

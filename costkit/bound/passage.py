@@ -48,7 +48,11 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a gate stands, for people: :meth:`Gate.standing`."""
+    """Where a gate stands, for people: :meth:`Gate.standing`.
+
+    ``lost_audits``: audits that were never answered and count as wrong; ``unanswered``: those left out, for the
+    provider was down, or not counted yet; ``silent``: so many in a row that nothing is served.
+    """
 
     state: Literal["shadow", "open"]
     requests: int
@@ -59,6 +63,7 @@ class Standing:
     wrong_audits: int
     lost_audits: int
     unanswered: int
+    unlabelled: int
     silent: bool
     labels: int
     certified: float | None

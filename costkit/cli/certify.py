@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,9 @@ def _log(args: argparse.Namespace, plan: Plan, renamed: dict[str, str]) -> Itera
                 f"--argument {name}=...: {plan.name} has no such argument; it has {', '.join(sorted(plan.names))}"
             )
 
+    # A key tells 5 from "5", and a CSV holds nothing but text.
+    kinds = _kinds(plan) if args.rows.suffix.lower() in (".csv", ".tsv") else {}
+
     def read() -> Iterator[Any]:
         for _, row in entries(args.rows):
             if row is None:
@@ -109,10 +113,41 @@ def _log(args: argparse.Namespace, plan: Plan, renamed: dict[str, str]) -> Itera
             given = {
                 name: value for name, column in columns.items() if (value := at(row, column)) is not None
             }
+            try:
+                given = {
+                    name: kinds[name](value) if name in kinds else value
+                    for name, value in given.items()
+                    if value != "" or name not in kinds
+                }
+            except ValueError:
+                yield "an argument is text where the function takes a number or true or false"
+                continue
             when = time_of(at(row, args.time)) if args.time else None
             yield {**given, "answer": at(row, args.answer), **({} if when is None else {"at": when})}
 
     return read()
+
+
+def _kinds(plan: Plan) -> dict[str, Callable[[str], Any]]:
+    """How a CSV's text becomes each argument that is a number or true or false: by its annotation, else its default."""
+    kinds: dict[str, Callable[[str], Any]] = {"bool": _truth, "int": int, "float": float}
+    found: dict[str, Callable[[str], Any]] = {}
+    for name, parameter in plan.signature.parameters.items():
+        said = parameter.annotation
+        if said is parameter.empty:
+            said = type(parameter.default)
+        words = set(re.findall(r"\w+", said.__name__ if isinstance(said, type) else str(said)))
+        known = [kind for kind in kinds if kind in words]
+        if known and words <= {*kinds, "None", "Optional", "Union", "typing"}:
+            found[name] = kinds[known[0]]
+    return found
+
+
+def _truth(text: str) -> bool:
+    said = text.strip().lower()
+    if said not in ("true", "false", "1", "0"):
+        raise ValueError(text)
+    return said in ("true", "1")
 
 
 def _data(done: Certification) -> dict[str, Any]:

@@ -161,4 +161,5 @@ def _meaning(args: argparse.Namespace) -> Meaning:
     from ..semantic.settings import semantic
 
     judge = same_answer if args.judge is None else judged(load(args.judge))
-    return Meaning(semantic("question"), Bound(0.02), judge, encoder_of(args.encoder))
+    settings = semantic("question", encoder=args.encoder)
+    return Meaning(settings, Bound(0.02), judge, encoder_of(args.encoder))

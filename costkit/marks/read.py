@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ..texts import plain, whole
 from .digits import digits, number
-from .tables import ABBREVIATIONS, BEFORE_MONTH, DETERMINERS, ME, MEASURES, SPECIAL, Kind
+from .tables import ABBREVIATIONS, BEFORE_MONTH, DETERMINERS, EACH, ME, MEASURES, SPECIAL, Kind
 
 __all__ = ["LONGEST", "Found", "read"]
 
@@ -18,8 +18,8 @@ Item = tuple[int, Kind, str]
 # Every repetition is of a class that what follows it excludes, so no text makes the search go back.
 _TOKEN = re.compile(
     r"https?://[^\s<>\"]+|www\.[^\s<>\"]+"
-    r"|(?:(?<!\w)\.(?=\d)|\#)?\w+(?:[-'.,:/@+&]\w+)*"
-    r"|(?<!\w)[-−](?=[$€£¥₹]?\.?\d)"
+    r"|[A-Za-z](?:\+\+|\#)(?!\w)|(?:(?<!\w)\.(?=\d)|\#)?\w+(?:[-'.,:/@+&]\w+)*"
+    r"|(?<!\w)[-−](?=[$€£¥₹]?\.?\d)|(?<!\w)@\w+"
     r"|[$€£¥₹%.!?:…。！？\n]"
 )
 LONGEST = 100_000
@@ -72,6 +72,8 @@ def read(text: str) -> Found:
     _pieces(text, found)
     if found.items:
         _join(found)
+    if len(found.numbers) > 1:
+        _swappable(found)
     if rest:
         found.ids.append(rest)
         found.order.append(rest)
@@ -136,6 +138,8 @@ def _special(token: str, low: str, kind: Kind, value: str, found: Found) -> None
         capital = token != low and not found.start and low in ("may", "march")
         kind = Kind.MONTH if capital or found.before in BEFORE_MONTH else kind
         found.items.append((found.place, kind, value))
+    elif kind is Kind.UNIT and found.before in EACH and low not in ("am", "pm", "second"):
+        found.items.append((found.place, Kind.TEXT_NUMBER, f"1 {value}"))
     elif low == "second" and found.before in DETERMINERS:
         found.items.append((found.place, Kind.ORDINAL, "2"))
     elif kind is not Kind.ORDINAL_WORD:
@@ -149,7 +153,7 @@ def _mixed(token: str, found: Found) -> None:
     if token.startswith(("http://", "https://", "www.")):
         host, slash, path = token.rstrip(_URL_ENDS).rpartition("://")[2].partition("/")
         found.items.append((found.place, Kind.ID, f"{host.lower()}{slash}{path}".removesuffix("/")))
-    elif "@" in token[1:-1] and "." in token:
+    elif token[0] == "@" or token.endswith(("+", "#")) or ("@" in token[1:-1] and "." in token):
         found.items.append((found.place, Kind.ID, token.lower()))
     elif any(map(str.isdecimal, token)):
         pieces = digits(token)
@@ -199,13 +203,22 @@ def _join(found: Found) -> None:
         at += 1
 
 
+def _swappable(found: Found) -> None:
+    """In which order numbers of one unit come: 100 from account 200 is not 200 from account 100."""
+    of: dict[str, dict[str, None]] = {}
+    for value in found.numbers:
+        if value[0] in "-0123456789":
+            of.setdefault(value.partition(" ")[2], {})[value] = None
+    found.numbers += [" > ".join(several) for several in of.values() if len(several) > 1]
+
+
 _ALONE = {
     **dict.fromkeys((Kind.DATE, Kind.TIME, Kind.DAY, Kind.WEEKDAY), "dates"),
     **{Kind.NAME: "names", Kind.ID: "ids", Kind.TEXT_NUMBER: "numbers"},
 }
 _SINGLE = frozenset({Kind.NAME, Kind.DATE, Kind.DAY, Kind.WEEKDAY, Kind.TEXT_NUMBER})
 _DATED = frozenset({Kind.NUMBER, Kind.ORDINAL, Kind.ID, Kind.MONTH, Kind.MAYBE_MONTH})
-_COUNTED = frozenset({Kind.NUMBER, Kind.WORD, Kind.ORDINAL, Kind.SIGN, Kind.CURRENCY})
+_COUNTED = frozenset({Kind.NUMBER, Kind.WORD, Kind.TIMES, Kind.ORDINAL, Kind.SIGN, Kind.CURRENCY})
 _PERIODS = frozenset({Kind.UNIT, Kind.WEEKDAY, Kind.MONTH, Kind.PERIOD})
 _SIGNS = frozenset({Kind.SIGN, Kind.CURRENCY})
 _MONTHS = frozenset({Kind.MONTH, Kind.MAYBE_MONTH})
@@ -223,7 +236,7 @@ def _number(items: list[Item], at: int) -> tuple[str, str, int]:
     sign = unit = ""
     while (kind := items[at][1]) in _SIGNS:
         sign, unit = ("-", unit) if kind is Kind.SIGN else (sign, items[at][2])
-        if _near(items, at)[1] not in (*_SIGNS, Kind.NUMBER):
+        if _near(items, at)[1] not in (*_SIGNS, Kind.NUMBER, Kind.WORD):
             return "numbers", "", at
         at += 1
     value = items[at][2]
@@ -233,7 +246,9 @@ def _number(items: list[Item], at: int) -> tuple[str, str, int]:
     if kind is Kind.WORD and value in _TENS and follows[1] is Kind.WORD and len(follows[2]) == 1:
         value, at = value[0] + follows[2], at + 1
     alone = kind is Kind.WORD and value == "1"  # "one" is mostly a pronoun
-    while (follows := _near(items, at))[1] is Kind.TIMES:
+    if kind is Kind.TIMES:  # "a hundred"
+        value = number("1", int(value))
+    while (follows := _near(items, at))[1] is Kind.TIMES and len(value) < 40:
         value, at, alone = number(value, int(follows[2])), at + 1, False
     if not unit and follows[1] in (Kind.UNIT, Kind.CURRENCY):
         unit, at, alone = follows[2], at + 1, False

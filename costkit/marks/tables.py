@@ -8,6 +8,7 @@ __all__ = [
     "ABBREVIATIONS",
     "BEFORE_MONTH",
     "DETERMINERS",
+    "EACH",
     "ME",
     "MEASURES",
     "SPECIAL",
@@ -121,6 +122,7 @@ SUFFIXES = {"k": 3, "bn": 9, "mn": 6}
 """What a letter glued to a number multiplies it by, as a power of ten."""
 
 MEASURES = frozenset(_words("much many long often far soon old big fast"))
+EACH = frozenset(_words("a an per each every"))
 DETERMINERS = frozenset(_words("the my your our his her their its this that"))
 BEFORE_MONTH = frozenset(_words("in since until till by from next last during early late mid"))
 ME = frozenset({"i", "i'm", "i'd", "i'll", "i've"})
@@ -148,7 +150,10 @@ SPECIAL: dict[str, tuple[Kind, str]] = {
     **{word: (Kind.PERIOD, word) for word in ("morning", "afternoon", "evening", "night")},
     "of": (Kind.OF, ""),
     **{word: (Kind.CURRENCY, UNITS[word]) for word in "$€£¥₹"},
-    **{sign: (Kind.SIGN, "-") for sign in "-−"},
+    **{sign: (Kind.SIGN, "-") for sign in ("-", "−", "minus")},
+    "dozen": (Kind.WORD, "12"),
+    **{word: (Kind.TEXT_NUMBER, word) for word in ("half", "double", "triple")},
+    "twice": (Kind.TEXT_NUMBER, "double"),
     **{
         word: (Kind.NOT, "")
         for word in _words(

@@ -79,7 +79,8 @@ class Replay:
     """What :func:`replay` found. Money in nano-dollars, latencies and ``lookup`` in seconds, ``span`` in Unix seconds.
 
     ``differ``: of ``repeats`` identical calls, how many have an answer that the judge tells from the stored one: no
-    gate can be surer than that. ``spent`` is over the rows of known cost, ``unpriced`` counts the others.
+    gate can be surer than that. ``spent`` is over the rows of known cost, ``unpriced`` counts the others. ``ttl`` in
+    seconds; ``named`` is the name that says the encoder to costkit, "" the default, None a callable's.
     """
 
     log: Log
@@ -99,6 +100,8 @@ class Replay:
     lookup: float
     bounds: tuple[AtBound, ...]
     curves: tuple[Curve, ...] = ()
+    ttl: float | None = None
+    named: str | None = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As data for JSON: no row's text is in it."""
@@ -165,8 +168,14 @@ def replay(
         bounds=tuple(
             _at_bound(bound, gate, of, books, lookup) for bound, gate, of in zip(bounds, gates, met, strict=True)
         ),
-        curves=_curves(rehearsal, tested[0], progress) if curves else (),
+        curves=_curves(rehearsal, tested[0], progress) if curves else (), ttl=ttl, named=_named(meaning),
     )  # fmt: skip
+
+
+def _named(meaning: Meaning) -> str | None:
+    """What ``semantic(encoder=...)`` is given for this encoder."""
+    said, known = meaning.settings.encoder, {"all-MiniLM-L6-v2": "", "wordllama": "wordllama"}
+    return said if isinstance(said, str) and said != "minilm" else known.get(meaning.encoder.name)
 
 
 def _at_bound(bound: Bound, gate: Gate, met: list[Met], books: _Books, lookup: float) -> AtBound:

@@ -28,20 +28,38 @@ def best(told: Replay) -> AtBound | None:
 
 
 def settings(told: Replay) -> str:
-    """The decorator to paste.
+    """The decorator to paste, with all that was replayed.
 
-    The scope is what the log says; a judge of one's own stays to be named.
+    The scope is what the log says; a judge and an encoder of one's own stay to be named.
     """
-    at, question = best(told), _argument(told.log.columns.question)
+    at, columns = best(told), told.log.columns
     judge = f"costkit.judges.{told.judge}" if told.judge in ("same_answer", "same_text") else "YOUR_JUDGE"
-    tenant = told.log.columns.tenant
+    tenant = columns.tenant
     scope = _scope(told) if tenant == "ledger.scope" else repr(_argument(tenant)) if tenant else "None"
+    exact = "costkit.exact()" if told.ttl is None else f"costkit.exact(ttl={_duration(told.ttl)!r})"
+    model = columns.model.rpartition(".")[2]
+    also = f", model={model!r}" if model.isidentifier() and model != "model" else ""
+    also += f", provider={columns.provider!r}" if columns.provider else ""
+    same = ", ".join(clean(name.rpartition(".")[2], 40) for name in columns.same)
+    head = f"# of one value for all who share an answer, as any other argument: {same}\n" if same else ""
     if at is None:
-        return f"@kit.call(costkit.exact(), scope={scope})"
+        return f"{head}@kit.call({exact}, scope={scope}{also})"
+    encoder = "YOUR_ENCODER" if told.named is None else repr(told.named)
+    semantic = repr(_argument(columns.question)).replace("'", '"') + (
+        f", encoder={encoder}" if told.named != "" else ""
+    )
     return (
-        f'@kit.call(costkit.exact(), costkit.semantic("{question}"), scope={scope},\n'
+        f"{head}@kit.call({exact}, costkit.semantic({semantic}), scope={scope}{also},\n"
         f'          max_error={at.bound.max_error:g}, per="{at.bound.per}", judge={judge})'
     )
+
+
+def _duration(seconds: float) -> str | float:
+    """As a person would say it."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return seconds
 
 
 def next_steps(told: Replay) -> list[str]:

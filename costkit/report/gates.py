@@ -63,7 +63,8 @@ class GateTold:
     ``saved`` is what served answers did not cost; ``audited`` what the calls cost that were made to check answers
     instead of serving them, None where some of it is unknown. ``asked`` is the bound as the user said it, ``bound``
     what labels are tested against: less, where the judge misses some. ``alone`` counts calls for which nothing was
-    stored. ``waiting`` answers are with their judge; ``lost`` ones were never judged, and count as wrong.
+    stored. ``waiting`` answers are with their judge; ``lost`` ones were never judged, and count as wrong; ``skipped``
+    ones the judge was too slow for, and count neither way.
     ``fresh`` and ``told_apart``: pairs of fresh answers to one question, and those of them the judge told apart.
     """
 
@@ -87,6 +88,7 @@ class GateTold:
     lost: int
     fresh: int = 0
     told_apart: int = 0
+    skipped: int = 0
 
     @property
     def state(self) -> Literal["shadow", "open", "closed"]:
@@ -270,6 +272,9 @@ def _told(con: sqlite3.Connection, row: Named, waiting: int, lost: int) -> GateT
     fresh, told_apart = con.execute(
         "SELECT COUNT(*), COALESCE(SUM(wrong), 0) FROM evidence WHERE gate = ? AND kind = 'fresh'", (row.id,)
     ).fetchone()
+    (skipped,) = con.execute(
+        "SELECT COUNT(*) FROM evidence WHERE gate = ? AND kind = 'label' AND wrong IS NULL", (row.id,)
+    ).fetchone()
     return GateTold(
         id=row.id, name=row.name, version=row.version, saving=row.saving, bound=row.bound, asked=row.asked,
         judge=str(about.get("judge_name", "")), encoder=str(about.get("encoder", "")),
@@ -277,6 +282,7 @@ def _told(con: sqlite3.Connection, row: Named, waiting: int, lost: int) -> GateT
         since=_since(con, tended, standing, row.at), demoted_at=tuple(tended.demoted_at),
         alone=gate.counts["none"], groups=_groups(standing, gate.closed, row.bound.confidence),
         saved=saved, audited=audited, waiting=waiting, lost=lost, fresh=fresh, told_apart=told_apart,
+        skipped=skipped,
     )  # fmt: skip
 
 
@@ -312,7 +318,7 @@ def _money(con: sqlite3.Connection, gate: str, only: str = "") -> tuple[int, int
     ).fetchone()
     paid, unknown = con.execute(
         "WITH RECURSIVE below(id, root) AS (SELECT q.id, q.root_id FROM evidence e JOIN queries q ON q.id = e.query_id"
-        f"{only} WHERE e.gate = ? AND e.kind = 'audit'"
+        f"{only} WHERE e.gate = ? AND e.kind IN ('audit', 'unanswered')"
         " UNION SELECT c.id, c.root_id FROM below JOIN queries c ON c.root_id = below.root AND c.parent_id = below.id)"
         " SELECT COALESCE(SUM(provider_cost), 0), COALESCE(SUM(unknown_costs), 0) FROM queries"
         " WHERE id IN (SELECT id FROM below)",

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from costkit.bound import PER_REQUEST
+from costkit.bound.gate import MOST_GROUPS
 from costkit.bound.ladder import rungs_of
 from costkit.report.gates import GateTold, Grouped, lonely
 from costkit.report.read import clean, percent, usd, when
@@ -47,7 +48,7 @@ def to_text(told: list[GateTold]) -> Group:
 
 def bound_text(gate: GateTold) -> str:
     """The bound as the user said it."""
-    of = "all calls" if gate.bound.per == PER_REQUEST else "served answers"
+    of = "calls that no identical one answered" if gate.bound.per == PER_REQUEST else "served answers"
     return f"at most {percent(gate.asked)} of {of} wrong"
 
 
@@ -98,7 +99,11 @@ def _details(gate: GateTold) -> Table:
 def _state(gate: GateTold) -> list[Line]:
     s, since = gate.standing, when(gate.since)
     if gate.state == "open":
-        said = f"open since {since}; it serves {percent(s.share)} of calls"
+        said = f"open since {since}; it serves {percent(s.share)} of calls that no identical one answered"
+        if s.silent:
+            said = (
+                f"open since {since}, but it serves nothing now: the calls of the last audits gave no answer"
+            )
     elif gate.state == "closed":
         said = f"closed by its alarm {since}; in shadow again, nothing is served"
     else:
@@ -119,7 +124,18 @@ def _evidence(gate: GateTold) -> list[Line]:
         f"served, {gate.alone:,} with nothing stored"
     )
     before = f", {s.rehearsed:,} rows rehearsed before the first call" if s.rehearsed else ""
-    return [("calls", said), ("labels", f"{s.labels:,}{before}")]
+    lines = [("calls", said)]
+    if s.unlabelled:
+        lines.append(
+            ("", f"{s.unlabelled:,} whose answer a lossy saving inside had a part in: they label nothing")
+        )
+    if s.unanswered or s.lost_audits:
+        lost, out = (
+            f"{s.lost_audits:,} audits got no answer and count as wrong",
+            f"{s.unanswered:,} are left out",
+        )
+        lines.append(("", f"{lost}; {out}, as the provider was down" if s.unanswered else lost))
+    return [*lines, ("labels", f"{s.labels:,}{before}")]
 
 
 def _promise(gate: GateTold) -> list[Line]:
@@ -130,7 +146,7 @@ def _promise(gate: GateTold) -> list[Line]:
         lines.append(("certified", f"at most {percent(s.certified)} wrong now, confidence {sure}"))
     if gate.audit_interval is not None:
         lines.append(("audits", f"{s.wrong_audits:,} of {s.audits:,} wrong [{_span(gate.audit_interval)}]"))
-        of = "of all calls" if gate.bound.per == PER_REQUEST else "of all it let pass"
+        of = "of calls that reached it" if gate.bound.per == PER_REQUEST else "of all it let pass"
         around = f"{percent(s.average)} wrong, confidence sequence {_span(s.running)}"
         lines.append(("running", f"{of} so far {around}"))
     if s.next_labels is not None and s.next_share is not None:
@@ -156,6 +172,10 @@ def _promise(gate: GateTold) -> list[Line]:
 def _worst(gate: GateTold) -> list[Line]:
     shown = [one for one in gate.groups if one.wrong or one.closed][:_WORST]
     lines = [("worst" if not number else "", _group(one)) for number, one in enumerate(shown)]
+    if len(gate.groups) >= MOST_GROUPS:
+        lines.append(
+            ("alarms", f"{MOST_GROUPS:,} scopes and tags have one of their own; later ones only the gate's")
+        )
     rest = len(gate.groups) - len(shown)
     more = f"{rest:,} more scope{'s' if rest != 1 else ''} or tags with audits; --json holds them"
     return [*lines, ("", more)] if lines and rest else lines
@@ -193,6 +213,8 @@ def _judge(gate: GateTold) -> list[Line]:
         lines.append(("", f"{gate.waiting:,} answers wait for it"))
     if gate.lost:
         lines.append(("", f"{gate.lost:,} answers were never judged: they count as wrong"))
+    if gate.skipped:
+        lines.append(("", f"judge too slow: {gate.skipped:,} answers were left out, which delays the gate"))
     return [*lines, ("encoder", clean(gate.encoder, 80))]
 
 
@@ -203,6 +225,10 @@ def next_of(gate: GateTold) -> str:
         return "take the advice on the judge: with this one the gate stays closed"
     if lonely(s.requests, gate.alone):
         return f"{gate.alone:,} of {s.requests:,} calls found nothing stored: {NEVER_REPEATS}"
+    if s.silent:
+        return "see why calls fail; it serves again by itself once they are answered"
+    if s.unlabelled > 0.5 * s.requests:
+        return "keep one of the two: the semantic tier inside leaves this one without labels"
     if gate.lost > 0.05 * s.labels:
         return "see to the judge: answers that it never judges count as wrong (`costkit doctor`)"
     if gate.state == "open":

@@ -36,6 +36,10 @@ def why_not_by_meaning(con: sqlite3.Connection, row: Record) -> str | None:
     judged = "the judge has not spoken" if wrong is None else "it was wrong" if wrong else "it was as good"
     if kind == "audit":
         return f"by meaning: a stored answer would have been served, and was checked by this call instead: {judged}"
+    if kind == "unanswered":
+        return "by meaning: a stored answer would have been served; this call was to check it, and gave no answer"
+    if kind == "unlabelled":
+        judged = "a lossy saving inside had a part in the answer, so that nobody can tell how good it was"
     likely = f", {percent(risk)} likely to be wrong," if isinstance(risk, float) else ""
     return (
         f"by meaning: a stored answer{likely} was not served, for the gate is not certified for such: {judged}; "
@@ -51,7 +55,8 @@ def never_repeating(con: sqlite3.Connection, names: Set[str]) -> tuple[str, ...]
             continue
         calls, alone = con.execute(
             "SELECT COUNT(*), COALESCE(SUM(kind = 'none'), 0) FROM (SELECT kind FROM evidence WHERE gate = ?"
-            " AND kind IN ('none', 'declined', 'audit', 'served') ORDER BY id DESC LIMIT ?)",
+            " AND kind IN ('none', 'declined', 'unlabelled', 'audit', 'unanswered', 'served')"
+            " ORDER BY id DESC LIMIT ?)",
             (gate.id, _LATEST),
         ).fetchone()
         if lonely(calls, alone):

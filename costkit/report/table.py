@@ -117,7 +117,8 @@ def _money(report: Report) -> Table:
         wasted = report.counts.queries - report.counts.good
         note = f"all queries' spend over the {report.counts.good:,} good ones" if wasted else ""
         table.add_row("a good query", usd(m.per_success), note)
-    note = f"saved {usd(m.saved)} ({percent(m.saved / m.without if m.without else None)})"
+    share = f" ({percent(m.saved / m.without)})" if m.without else ""
+    note = f"saved {usd(m.saved)}{share}"
     table.add_row("without savings", usd(m.without), f"{note}, refreshes paid for" if m.refresh else note)
     return table
 

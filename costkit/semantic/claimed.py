@@ -1,13 +1,11 @@
-"""The text of a call whose meaning may stand for it, and the namespace that nothing leaves."""
+"""The text of a call whose meaning may stand for it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from costkit.key import digest
-
-__all__ = ["Claimed", "claimed"]
+__all__ = ["Claimed", "claimed", "readable"]
 
 Claimed = tuple[str, Any]
 """The claimed text, and what of the same argument must be identical (earlier turns, roles, images)."""
@@ -57,8 +55,11 @@ def _parts(content: Any) -> tuple[str, list[Any]] | None:
     return "\n".join(texts), others
 
 
-def namespace(
-    name: str, version: str, arguments: Mapping[str, Any], *, text: str, rest: Any, gate: str
-) -> str:
-    """A digest of everything about the call but the claimed text; raises UnkeyableArgument."""
-    return digest(None, name, version, {**arguments, text: rest, "semantic()": gate})
+def readable(value: Any) -> bool:
+    """Whether it is of a kind that may hold such a text: text, messages as mappings, or nothing yet.
+
+    >>> readable([]), readable({"question": "How long?"})
+    (True, False)
+    """
+    messages = isinstance(value, (list, tuple)) and (not value or isinstance(value[-1], Mapping))
+    return value is None or isinstance(value, str) or messages

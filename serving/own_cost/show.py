@@ -91,8 +91,9 @@ def notes(cost: OwnCost) -> Iterator[str]:
                 f"{mean:.1f} times as much."
             )
         else:
+            ends = list(dict.fromkeys(f"{min(end, 1):.0%}" for end in (low, high)))
             yield (
-                f"The machine is cheaper than {cost.against} where more than {low:.0%} to {min(high, 1):.0%} of "
+                f"The machine is cheaper than {cost.against} where more than {' to '.join(ends)} of "
                 f"{rate:.3g} queries/s are asked on average over the hours you pay; below that the API is."
             )
         if not even.given:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-BODY = {
+BODY: dict[str, Any] = {
     "model": "simulated",
     "messages": [{"role": "user", "content": "How long do refunds take?"}],
     "stream": True,
@@ -46,7 +46,9 @@ class Stamps:
     """First and last content of one request, from its intended send."""
 
     def __init__(self, due: float) -> None:
-        self.due, self.first, self.last = due, None, None  # type: ignore[var-annotated]
+        self.due = due
+        self.first: float | None = None
+        self.last: float | None = None
 
     def content(self) -> None:
         self.last = time.monotonic() - self.due
@@ -54,7 +56,7 @@ class Stamps:
 
 
 async def aiohttp(url: str, times: list[float]) -> list[Stamps]:
-    import aiohttp as library  # type: ignore[import-not-found, unused-ignore]
+    import aiohttp as library  # pyright: ignore[reportMissingImports]
 
     async with library.ClientSession(connector=library.TCPConnector(limit=0)) as session:
 
@@ -73,7 +75,7 @@ async def openai(url: str, times: list[float]) -> list[Stamps]:
     async with library.AsyncOpenAI(base_url=url + "/v1", api_key="none", max_retries=0) as client:
 
         async def one(stamps: Stamps) -> None:
-            async for chunk in await client.chat.completions.create(**BODY):  # type: ignore[call-overload]
+            async for chunk in await client.chat.completions.create(**BODY):
                 if chunk.choices and chunk.choices[0].delta.content:
                     stamps.content()
 
@@ -107,10 +109,11 @@ def geventhttpclient(url: str, times: list[float]) -> list[Stamps]:
 
 
 def requests(url: str, times: list[float]) -> list[Stamps]:
-    import requests as library  # type: ignore[import-untyped, unused-ignore]
+    import requests as library
+    from requests.adapters import HTTPAdapter
 
     session = library.Session()
-    session.mount("http://", library.adapters.HTTPAdapter(pool_maxsize=10_000))
+    session.mount("http://", HTTPAdapter(pool_maxsize=10_000))
 
     def one(stamps: Stamps) -> None:
         with session.post(url + "/v1/chat/completions", json=BODY, headers=HEADERS, stream=True) as answer:
@@ -130,7 +133,7 @@ def ours(url: str, times: list[float]) -> list[Stamps]:
     def one(stamps: Stamps) -> None:
         answer, _ = client.post(body)
         assert answer.first is not None and answer.last is not None, answer.error
-        stamps.first, stamps.last = answer.first - stamps.due, answer.last - stamps.due  # type: ignore[assignment]
+        stamps.first, stamps.last = answer.first - stamps.due, answer.last - stamps.due
 
     return _greenlets(times, one)
 

@@ -15,7 +15,11 @@ from typing import Any
 
 from locust import HttpUser, constant, events, task
 
-BODY = {"model": "simulated", "messages": [{"role": "user", "content": "How long do refunds take?"}], "stream": True}
+BODY = {
+    "model": "simulated",
+    "messages": [{"role": "user", "content": "How long do refunds take?"}],
+    "stream": True,
+}
 firsts: list[float] = []
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,9 +30,11 @@ METRICS = ("ttft", "e2e")
 ANSWERS = ("pass", "breach", "inconclusive")
 
 
-def coverage(count: int, requests: int) -> Iterator[dict[str, Any]]:
-    for metric in METRICS:
-        for utilisation in UTILISATIONS:
+def coverage(
+    count: int, requests: int, metrics: Sequence[str], utilisations: Sequence[float]
+) -> Iterator[dict[str, Any]]:
+    for metric in metrics:
+        for utilisation in utilisations:
             true = truth(utilisation, metric)
             made = getattr(runs(utilisation, requests, count, seed=1), metric)
             plain = [quantile_interval(row, 0.95) for row in made]
@@ -44,13 +46,15 @@ def coverage(count: int, requests: int) -> Iterator[dict[str, Any]]:
                 "independent": share(np.array([_holds(one, true) for one in plain])),
                 "shown": share(shown), "shown covers": share(held[shown]) if shown.any() else None,
                 "shown and wrong": share(shown & ~held),
-                "width": round(float(np.median([_width(one.interval) / true for one in ours])), 3),
+                "width": _width([one.interval for one in ours if one.trusted], true),
             }  # fmt: skip
 
 
-def gate(count: int, requests: int) -> Iterator[dict[str, Any]]:
-    for metric in METRICS:
-        for utilisation in UTILISATIONS[:3]:
+def gate(
+    count: int, requests: int, metrics: Sequence[str], utilisations: Sequence[float]
+) -> Iterator[dict[str, Any]]:
+    for metric in metrics:
+        for utilisation in utilisations:
             true = truth(utilisation, metric)
             made = getattr(runs(utilisation, requests, count, seed=2), metric)
             for over in (-0.2, -0.1, 0.0, 0.1, 0.2):
@@ -68,8 +72,10 @@ def _holds(interval: tuple[float, float] | None, true: float) -> bool:
     return interval is not None and interval[0] <= true <= interval[1]
 
 
-def _width(interval: tuple[float, float] | None) -> float:
-    return np.nan if interval is None else interval[1] - interval[0]
+def _width(intervals: list[tuple[float, float] | None], true: float) -> float | None:
+    """The median width of the intervals shown, over the true value."""
+    widths = [(one[1] - one[0]) / true for one in intervals if one is not None]
+    return round(float(np.median(widths)), 3) if widths else None
 
 
 def share(marks: np.ndarray) -> float:
@@ -83,6 +89,8 @@ def main() -> int:
     )
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--requests", type=int, nargs="+", default=[300, 1000, 4000])
+    parser.add_argument("--metric", nargs="+", choices=METRICS, default=METRICS)
+    parser.add_argument("--utilisation", nargs="+", type=float, default=UTILISATIONS)
     parser.add_argument("--only", choices=("coverage", "gate"))
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -91,7 +99,7 @@ def main() -> int:
         if args.only not in (None, kind.__name__):
             continue
         for requests in args.requests:
-            for line in kind(args.runs, requests):
+            for line in kind(args.runs, requests, args.metric, args.utilisation):
                 out.append(line)
                 if not args.json:
                     print("  ".join(f"{name} {value}" for name, value in line.items()), flush=True)

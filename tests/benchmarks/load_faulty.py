@@ -13,11 +13,11 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from gevent.monkey import get_original  # noqa: E402
+from gevent.monkey import get_original
 
-from loadtests.chat import ChatUser  # noqa: E402
-from loadtests.dispatch import Dispatcher  # noqa: E402
-from loadtests.traffic import Ask  # noqa: E402
+from loadtests.chat import ChatUser
+from loadtests.dispatch import Dispatcher
+from loadtests.traffic import Ask
 
 __all__ = ["ChatUser"]
 

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.load_truth --rate 50 --seconds 20 --json
     python -m tests.benchmarks.load_truth --rate 50 --fault sleep       (the generator stands still for 200 ms)
     python -m tests.benchmarks.load_truth --rate 50 --fault drop        (a tenth of the requests is not sent)
-    python -m tests.benchmarks.load_truth --freeze                      (the server stands still for 2 s: coordinated omission)
+    python -m tests.benchmarks.load_truth --freeze                      (the server stands still: coordinated omission)
     python -m tests.benchmarks.load_truth --clients                     (processor time beside other clients)
 
 Answers have 50 tokens, the first after 50 ms, then one every 10 ms. Latencies of the generator count from the intended
@@ -39,7 +39,15 @@ PEERS = {"load": ("aiohttp==3.14.2",)}
 @contextmanager
 def server(log: Path, *more: str) -> Iterator[str]:
     """A simulated server; its address."""
-    command = [sys.executable, "-m", "serving.simulated", "--die-with-parent", "--truth-log", str(log), *SHAPE]
+    command = [
+        sys.executable,
+        "-m",
+        "serving.simulated",
+        "--die-with-parent",
+        "--truth-log",
+        str(log),
+        *SHAPE,
+    ]
     process = subprocess.Popen(
         [*command, *more], cwd=ROOT, text=True, stdout=subprocess.PIPE, stdin=subprocess.PIPE
     )
@@ -106,7 +114,7 @@ def measure(
 
 
 def omission(seconds: float = 15.0) -> dict[str, Any]:
-    """The server freezes for 2 s in mid-run, at 20 requests a second: what open loop sees, and what closed loop does."""
+    """The server freezes for 2 s in mid-run, at 20 requests a second: what open loop sees, what closed loop does."""
     freeze = f"2@{seconds / 2:g}"
     opened = measure(20.0, seconds, freeze=freeze)
     with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +143,9 @@ def clients(rate: float, seconds: float) -> dict[str, Any]:
             command = [python, "-m", "tests.benchmarks.load_clients", name, url]
             command += ["--rate", str(rate), "--seconds", str(seconds)]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-            last = done.stdout.splitlines()[-1:] or [json.dumps({"client": name, "skipped": done.stderr[-200:]})]
+            last = done.stdout.splitlines()[-1:] or [
+                json.dumps({"client": name, "skipped": done.stderr[-200:]})
+            ]
             found[name] = json.loads(last[0])
         found["vllm bench serve"] = _vllm(url, rate, seconds)
     found["loadtests in locust"] = measure(rate, seconds)
@@ -148,14 +158,33 @@ def _vllm(url: str, rate: float, seconds: float) -> Mapping[str, Any]:
     models = sorted((ROOT / "serving" / ".models").glob("*/tokenizer.json"))
     if not program.exists() or not models:
         return {"skipped": "python3 -m serving.engine setup"}
-    command = [str(program), "bench", "serve", "--backend", "openai-chat", "--endpoint", "/v1/chat/completions"]
-    command += ["--base-url", url, "--model", "simulated", "--tokenizer", str(models[0].parent), "--seed", "1"]
+    command = [
+        str(program),
+        "bench",
+        "serve",
+        "--backend",
+        "openai-chat",
+        "--endpoint",
+        "/v1/chat/completions",
+    ]
+    command += [
+        "--base-url",
+        url,
+        "--model",
+        "simulated",
+        "--tokenizer",
+        str(models[0].parent),
+        "--seed",
+        "1",
+    ]
     command += ["--dataset-name", "random", "--random-input-len", "20", "--random-output-len", "50"]
     spent = []
     for count in (1, int(rate * seconds)):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
-            [*command, "--num-prompts", str(count), "--request-rate", str(rate)], capture_output=True, text=True
+            [*command, "--num-prompts", str(count), "--request-rate", str(rate)],
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             return {"skipped": done.stderr[-200:]}

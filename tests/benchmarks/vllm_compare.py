@@ -21,7 +21,6 @@ import http.client
 import json
 import os
 import random
-import re
 import subprocess
 import sys
 import time
@@ -36,6 +35,7 @@ from loadtests.compare import Comparison, compare, draw, tell
 from loadtests.metrics import figure
 from loadtests.runs import locust
 from loadtests.sample import Sample
+from serving.engine import profile, server
 from serving.engine.layout import SERVED_NAMES, here
 from serving.engine.scrape import between, scrape
 
@@ -87,30 +87,13 @@ def main() -> None:
 
 @contextlib.contextmanager
 def served(options: argparse.Namespace, *flags: str) -> Iterator[str]:
-    """A server of the model on a free port, with further flags of vLLM; yields its root address."""
-    line = [sys.executable, "-m", "serving.engine"]
-    more = [
-        "serve",
-        "--model",
-        options.model,
-        "--profile",
-        options.profile,
-        "--port",
-        "0",
-        "--background",
-        "--",
-        *flags,
-    ]
-    done = subprocess.run([*line, *more], cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stdout + done.stderr)
-    (root,) = re.findall(r"base URL (\S+)/v1", done.stdout)
+    """A server of the model on a free port, with further flags of vLLM, that ends with this process; its address."""
+    one = server.start(here(), options.model, 0, profile.load(options.profile), extra=flags)
     try:
-        yield root
+        server.wait_ready(one)
+        yield one.root
     finally:
-        subprocess.run(
-            [*line, "stop", "--port", root.rpartition(":")[2]], cwd=ROOT, check=False, capture_output=True
-        )
+        server.stop(here(), one)
 
 
 # --- beside vllm bench serve -----------------------------------------------------------------------------
@@ -120,8 +103,11 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
     """Both tools, twice each, on one server."""
     prompts = options.out / "prompts.jsonl"
     rng = random.Random(0)
-    texts = (" ".join(rng.choices(WORDS, k=rng.randint(20, 300))) for _ in range(options.requests))
+    texts = [" ".join(rng.choices(WORDS, k=rng.randint(20, 300))) for _ in range(options.requests)]
     prompts.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts), encoding="utf-8")
+    # The same for `vllm bench serve`, in the one format of a file that it reads without further packages.
+    turns = [{"conversations": [{"value": text}, {"value": "-"}]} for text in texts]
+    prompts.with_suffix(".json").write_text(json.dumps(turns), encoding="utf-8")
     samples: dict[str, list[Sample]] = {"ours": [], "theirs": []}
     reported, verdicts = [], []
     with served(options) as root:
@@ -141,11 +127,11 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "metrics": {name: beside(samples, name) for name in SHARED},
         "role_chunk_lead_ms": {
-            "mean": 1000 * float(np.mean(lead)),
+            "median": 1000 * float(np.median(lead)),
             "max": 1000 * max(lead),
             "streams": len(lead),
         },
-        "itl_mean_ms": gaps_beside(samples, float(np.mean(lead))),
+        "itl_mean_ms": gaps_beside(samples, float(np.median(lead))),
         "verdicts": verdicts,
         "bench_reports": reported,
         "counts": {name: len(rows) for name, rows in samples.items()},
@@ -201,14 +187,13 @@ def theirs(options: argparse.Namespace, root: str, prompts: Path, result: Path) 
     ]
     line += [
         "--dataset-name",
-        "custom",
+        "sharegpt",
         "--dataset-path",
-        str(prompts),
-        "--skip-chat-template",
+        str(prompts.with_suffix(".json")),
         "--disable-shuffle",
     ]
     line += [
-        "--custom-output-len",
+        "--sharegpt-output-len",
         str(options.tokens),
         "--num-prompts",
         str(options.requests),
@@ -307,6 +292,8 @@ def prefix(options: argparse.Namespace) -> dict[str, Any]:
     rng = random.Random(1)
     system.write_text(" ".join(rng.choices(WORDS, k=700)), encoding="utf-8")
     more = [
+        "--body",
+        '{"ignore_eos": true}',
         "--system",
         str(system),
         "--words",

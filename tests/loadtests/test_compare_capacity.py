@@ -10,7 +10,6 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,9 @@ import pytest
 
 from loadtests import capacity, compare
 from loadtests.arrivals import Plan, Stage
-from loadtests.report import make_report, write_report
+from loadtests.report import make_report
 from loadtests.runs import Finished, RunError, Runner, load, locust, served, split
-from loadtests.sample import Sample
+from loadtests.sample import Sample, write_samples
 from loadtests.slo import parse_objectives
 from tests.loadtests.generated import clean, dropped, failed, sample
 from tests.loadtests.queues import BASE, SERVERS
@@ -40,10 +39,10 @@ def simulated(factor: float = 1.0, cost: int = 1000, spoil: str = "") -> Runner:
         slow = factor if host.endswith("b") else 1.0
         rate, seed = float(said(args, "--rate", "4")), int(said(args, "--seed", "0"))
         plan = Plan((Stage(rate, rate),), seed=seed)
-        free, rows = np.zeros(SERVERS), list[Sample]()
-        lengths = np.random.default_rng(seed).lognormal(-0.125, 0.3, 100_000)
+        free, rows = [0.0] * SERVERS, list[Sample]()
+        lengths = np.random.default_rng(seed).lognormal(-0.125, 0.3, 100_000).tolist()
         for one in clean(plan, seconds, jitter=0.0001):
-            server = int(free.argmin())
+            server = free.index(min(free))
             start = max(one.sent, free[server])
             free[server] = start + lengths[one.id] * slow
             wait = start - one.sent
@@ -60,18 +59,21 @@ def simulated(factor: float = 1.0, cost: int = 1000, spoil: str = "") -> Runner:
         objectives = parse_objectives(said(args, "--slo", ""))
         hour = float(said(args, "--machine-hour", "0")) or None
         made = make_report(rows, seconds=seconds, plan=plan, objectives=objectives, usd_per_hour=hour)
-        write_report(folder, replace(made, cost=made.cost), rows)
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps(made.as_json()))
+        write_samples(folder / "requests.jsonl", rows)
         return load(folder, made.exit_code)
 
     return run
 
 
 def capacity_of(tmp_path: Path, runner: Runner, *more: str) -> int:
-    argv = ["--host", "http://a", "--slo", "ttft.p95<300ms", "--start", "2", "--requests", "400", "--most-requests", "800",
-            "--out", str(tmp_path), "--precision", "0.3", *more]  # fmt: skip
+    argv = ["--host", "http://a", "--slo", "ttft.p95<300ms", "--start", "2", "--requests", "400"]
+    argv += ["--most-requests", "800", "--out", str(tmp_path), "--precision", "0.3", *more]
     return capacity.main(argv, runner)
 
 
+@pytest.mark.slow
 def test_capacity_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The rate found is below the queue's peak, above half of it, and 1,000 good requests cost what the hour says."""
     code = capacity_of(tmp_path, simulated(), "--machine-hour", "3.60", "--json")
@@ -94,6 +96,7 @@ def test_capacity_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "not resolved: 3 runs were not enough" in out
 
 
+@pytest.mark.slow
 def test_capacity_of_a_bad_generator_or_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A generator that drops requests is exit code 5, a server that meets no objective at any rate 3."""
     assert capacity_of(tmp_path / "a", simulated(spoil="generator"), "--runs", "6") in {4, 5}
@@ -103,8 +106,8 @@ def test_capacity_of_a_bad_generator_or_server(tmp_path: Path, capsys: pytest.Ca
 
 @pytest.mark.parametrize(
     ("more", "said_"),
-    [(["--slo", ""], "--slo"), (["--slo", "speed<5"], "speed"), (["--start", "0"], "start"), (["--requests", "9"], "requests"),
-     (["--file", "nothing"], "nothing.py")],
+    [(["--slo", ""], "--slo"), (["--slo", "speed<5"], "speed"), (["--start", "0"], "start"),
+     (["--requests", "9"], "requests"), (["--file", "nothing"], "nothing.py")],
 )  # fmt: skip
 def test_capacity_refuses_bad_arguments(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said_: str
@@ -162,9 +165,10 @@ def test_compare_shows_no_difference(tmp_path: Path, capsys: pytest.CaptureFixtu
         ["--a", "http://a", "--b", "http://a/", "--out", str(tmp_path), "--json", "--", "--rate", "4"], same
     )
     told = json.loads(capsys.readouterr().out)
-    assert code == 4 and {one["which"] for one in told["figures"].values()} == {"no difference shown"}
+    assert code == 4 and {one["which"] for one in told["figures"].values()} == {"the same"}
 
 
+@pytest.mark.slow
 def test_compare_tells_a_warm_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where the repeats differ much, because a run found the cache of the one before it, that is said."""
     seen: list[str] = []
@@ -232,10 +236,20 @@ def test_a_run_that_cannot_be_made(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_compare_against_real_servers(tmp_path: Path) -> None:
-    """Through locust, two simulated servers of which B takes half the time a token: faster for sure, nothing left behind."""
+    """Through locust, two simulated servers of which B takes half the time a token: faster for sure."""
     server = f"{sys.executable} -m serving.simulated --slots 64 --output-tokens-sigma 0.3 --tpot-ms"
-    command = [sys.executable, "-m", "loadtests.compare", "--a", f"{server} 10", "--b", f"{server} 5", "--order", "ab", "--json",
-               "--out", str(tmp_path), "--", "--rate", "12", "--run-time", "12s", "--max-tokens", "20", "--words", "20"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "loadtests.compare",
+        "--a",
+        f"{server} 10",
+        "--b",
+        f"{server} 5",
+        "--json",
+    ]
+    command += ["--order", "ab", "--out", str(tmp_path), "--", "--rate", "12", "--run-time", "12s"]
+    command += ["--max-tokens", "20", "--words", "20"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=110)
     told = json.loads(done.stdout)
     # A busy machine may spoil the generator's timing; the figures are paired all the same.

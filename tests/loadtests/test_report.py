@@ -173,6 +173,7 @@ def test_long_runs_make_small_pages() -> None:
     assert len(rows) > 39_000 and len(page(made, rows)) < 500_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [".png", ".svg"])
 def test_pictures(tmp_path: Path, ending: str) -> None:
     """A picture is drawn with and without costs and objectives; an ending that is none is refused."""
@@ -216,13 +217,39 @@ def test_words() -> None:
 
 
 def test_statistics_know_no_locust() -> None:
-    """What reads samples imports neither locust nor gevent: each is imported in a process of its own."""
+    """What reads samples imports neither locust nor gevent, nor matplotlib or rich before they are needed."""
     names = (
         "arrivals capacity compare cost metrics page paired plot process report runs sample search slo table"
     )
+    every = [f"loadtests.{name}" for name in (*names.split(), "traces", "verdict", "words")]
     code = (
-        f"import importlib, sys\nfor name in {[*names.split(), 'traces', 'verdict', 'words']!r}: importlib.import_module('loadtests.' + name)\n"
+        f"import importlib, sys\nfor name in {every!r}: importlib.import_module(name)\n"
         "print(*({'locust', 'gevent', 'matplotlib', 'rich'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [sample(0, 0.0)],
+        [sample(0, 0.0), sample(1, 0.0)],
+        [sample(0, 5.0, lag=-0.5, ttft=0.1)],
+        [sample(0, 0.1, ttft=0.0, e2e=0.0)],
+        [replace(sample(0, 0.1), first=None, first_output=None, last=None)],
+        [sample(0, 0.1, ttft=1e-9, e2e=1e5), failed(1, 0.2)],
+        [sample(0, 0.1, output_tokens=0, cost_nano=0, gaps=(0.0,))],
+    ],
+    ids=["one", "twice", "early", "instant", "silent", "far", "free"],
+)
+def test_odd_runs_are_reported(tmp_path: Path, rows: list[Sample]) -> None:
+    """One request, clocks that ran backwards, answers without content or in no time: a report comes of each."""
+    made = report(rows, "ttft.p95<200ms,errors<1%,cost.mean<1USD")
+    write_report(tmp_path, made, rows)
+    out = io.StringIO()
+    show(made, out)
+    assert out.getvalue() and json.loads((tmp_path / "run.json").read_text())["requests"] == len(rows)
+    page_text = (tmp_path / "report.html").read_text()
+    assert all(len(ElementTree.fromstring(one)) for one in re.findall(r"<svg.*?</svg>", page_text, re.DOTALL))
+    assert not re.search(r"[ML ](nan|inf|-inf)", page_text)

@@ -104,6 +104,7 @@ def test_luck_is_not_believed() -> None:
     assert found.passes is not None and found.passes <= 5 and "once and not again" in found.stopped
 
 
+@pytest.mark.slow
 def test_a_queue_with_a_known_edge() -> None:
     """Searched against simulated queues, at most one rate of 20 found has a true p95 over the objective."""
     limit = 1.3 * truth(0.6, "e2e")

@@ -22,6 +22,7 @@ def steady(rate: float, kind: Kind = "poisson", burstiness: float = 1.0, seed: i
     return Plan((Stage(rate, rate),), kind, burstiness, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "burstiness"), CASES)
 @pytest.mark.parametrize("rate", [10, 200])
 def test_clean_runs_are_valid(kind: Kind, burstiness: float, rate: float) -> None:
@@ -48,6 +49,7 @@ def test_a_tenth_dropped_is_seen(rate: float) -> None:
         assert not told.valid and "never sent" in told.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [10, 50, 200])
 def test_a_sleep_is_seen(rate: float) -> None:
     """A generator that sleeps 200 ms when a request is due is caught in every run, and told so."""

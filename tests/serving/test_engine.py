@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from serving.engine import command, install, profile, server
+from serving.engine import command, gemma, install, profile, server
 from serving.engine.layout import SMOLLM2_SHA256, EngineError, Layout, check_digest, here, private_folder
 
 if TYPE_CHECKING:
@@ -59,6 +59,29 @@ def test_a_half_made_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".models" / "tiny").mkdir(parents=True)
     with pytest.raises(EngineError, match=r"model\.safetensors is missing; remove"):
         install.check_model(Layout(tmp_path), "tiny")
+
+
+def test_gemma_is_made_for_nobody_who_has_not_accepted_its_terms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a person's word, and in a CI job even with it, nothing is downloaded, and the terms are named."""
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.delenv(gemma.ACCEPT, raising=False)
+    monkeypatch.setattr(gemma, "fetch", lambda *_: pytest.fail("downloaded"))
+    with pytest.raises(EngineError, match=r"ai\.google\.dev/gemma/terms.*COSTKIT_ACCEPT_GEMMA_TERMS=1"):
+        install.OPTIONAL["gemma"](Layout(tmp_path))
+    monkeypatch.setenv(gemma.ACCEPT, "1")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(EngineError, match="not for CI jobs"):
+        install.OPTIONAL["gemma"](Layout(tmp_path))
+
+
+def test_the_routers_lock_is_complete_and_hashed() -> None:
+    """Every entry of the router's lock pins one version and one SHA-256."""
+    code = [line for line in here().router_lock.read_text(encoding="utf-8").splitlines() if line[0] != "#"]
+    assert len(code) > 40 and len(code) % 2 == 0
+    assert all(re.fullmatch(r"[a-z0-9-]+==\S+ \\", line) for line in code[::2])
+    assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", line) for line in code[1::2])
 
 
 def test_the_lock_is_complete_and_hashed() -> None:

@@ -292,11 +292,8 @@ def test_the_manifest_holds_together() -> None:
 
 def test_the_chart_says_what_the_gpu_profile_says() -> None:
     """The values for the production stack set each flag as profile "gpu" does, where both do."""
-    said = dict(
-        one.removeprefix("--").partition("=")[::2]
-        for one in chart_flags()[1:]
-        if one.startswith("--") and "=" in one
-    )
+    pairs = (one.removeprefix("--").split("=", 1) for one in chart_flags()[1:] if re.match("--.*=", one))
+    said = {name: value for name, value in pairs}
     gpu = profile.load("gpu").flags
     assert said and all(gpu[name] == value for name, value in said.items())
 

@@ -95,3 +95,16 @@ def test_the_cheap_tier_is_another_model() -> None:
         said = texts(found.root, [*asked, *free], 4)
         assert real.post(found.root, {**asked[0], "model": MODEL}).status == 404
     assert all(text.strip() for text in said)
+
+
+@pytest.mark.skipif(
+    not here().model("gemma").exists(), reason="opt-in, for its terms: see serving/engine/gemma.py"
+)
+def test_gemma_answers_in_one_line() -> None:
+    """Where a person has set gemma-3-270m up, it answers a question in one line and stops by itself."""
+    with real.served("--model gemma") as found:
+        reply = real.ask(
+            found.root, "Refunds take 14 days. How long do refunds take?", 24, model=SERVED_NAMES["gemma"]
+        )
+    assert reply.body["choices"][0]["finish_reason"] == "stop"
+    assert "14" in reply.text and "\n" not in reply.text.strip()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -124,3 +127,28 @@ def test_a_replica_that_dies_is_left_out(replicas: list[server.Server], turns: s
     """kill -9 of one whole replica: requests through the router are answered by the other (last of this file)."""
     assert not end_group(replicas[0].group, 0.5)
     assert [ask(turns.root, f"alone {number}").status for number in range(6)] == [200] * 6
+
+
+def test_kill_9_of_the_command_leaves_nothing() -> None:
+    """`replicas` as a user starts it answers on one address; kill -9 of it ends the router and both replicas."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "serving.engine", "replicas", "--model", "tiny", "--port", "0"],
+        cwd=real.REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line.startswith("base URL"):
+                break
+        ports = [int(port) for port in re.findall(r"http://127\.0\.0\.1:(\d+)/v1", said)]
+        assert len(ports) == 3, said
+        groups = [one.group for one in server.running(here()) if one.port in ports]
+        assert ask(f"http://127.0.0.1:{ports[-1]}", "through the router").status == 200
+        process.kill()
+    deadline = time.monotonic() + 40
+    while any(members(group) for group in groups) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert len(groups) == 3 and not any(members(group) for group in groups)
