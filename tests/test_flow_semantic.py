@@ -200,10 +200,12 @@ def test_evidence_is_dated_when_it_is_written() -> None:
     """The row of a call of eleven minutes tells of its end: its label is not late."""
     clock = Clock()
     step = Stepper(MEANT, clock)
-    for reply in (None, sought("audit"), Lead(), Claimed(), None):
+    before: list[Any] = [None, sought("audit"), Lead(), Claimed(), None]
+    after: list[Any] = [returned(), None, None, False, None]
+    for reply in before:
         step.send(reply)
     clock.now += 660.0
-    for reply in (returned(), None, None, False, None):
+    for reply in after:
         step.send(reply)
     row = written(step).evidence
     assert row is not None and row.at == WALL + 660.0 and written(step).query.at == WALL

@@ -155,9 +155,11 @@ def test_an_answer_that_an_audit_found_wrong_leaves_the_pool(kit: Kit) -> None:
 
     ask("how do I get the voucher back")
     opened(kit, ask)
-    gate_of(kit, ask)._random = AUDIT
+    gate_of(kit, ask)._random = AUDIT  # type: ignore[assignment]
     assert ask("how do I get my voucher back") == GOOD
-    gate_of(kit, ask)._random = SERVE
+    gate_of(kit, ask)._random = SERVE  # type: ignore[assignment]
     out = ask.outcome("how do I get a voucher back")
     assert (out.value, out.saving) == (GOOD, "semantic")
-    assert ask.outcome("how do I get the voucher back").saving == "exact", "his own answer to his own question"
+    assert ask.outcome("how do I get the voucher back").saving == "exact", (
+        "his own answer to his own question"
+    )

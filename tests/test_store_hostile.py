@@ -155,7 +155,12 @@ def test_a_cache_that_was_held_is_tried_again_by_readers(
         store = Store(tmp_path)
         assert store.get("s", "k", time.time()) is None and store.troubles["failed"] == 1
     opened: list[object] = []
-    monkeypatch.setattr(store, "_connect", lambda _: opened.append(None) or Store._connect(store, 0.0))
+
+    def counted(_: float) -> object:
+        opened.append(None)
+        return Store._connect(store, 0.0)
+
+    monkeypatch.setattr(store, "_connect", counted)
     assert store.get("s", "k", time.time()) is None and not opened
     time.sleep(1.1)
     assert store.get("s", "k", time.time()) == entry and len(opened) == 1

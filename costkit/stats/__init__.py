@@ -3,7 +3,7 @@
 - :mod:`costkit.stats.intervals`: one look at a sample of fixed size;
 - :mod:`costkit.stats.bets`: evidence against a bound on a mean, valid however often it is looked at;
 - :mod:`costkit.stats.sequences`: intervals for a mean that hold at every sample size at once;
-- :mod:`costkit.stats.dependence`: quantiles and shares of a series whose neighbours are alike, and whether to trust them;
+- :mod:`costkit.stats.dependence`: quantiles and shares where neighbours are alike, and whether to trust them;
 - :mod:`costkit.stats.detect`: alarms, so many looks apart where nothing changed.
 
 >>> bet = Bet(0.02)                       # somebody claims that 2% or more of the answers are wrong

@@ -49,8 +49,9 @@ def server(log: Path, *more: str) -> Iterator[str]:
         *SHAPE,
     ]
     process = subprocess.Popen(
-        [*command, *more], cwd=ROOT, text=True, stdout=subprocess.PIPE, stdin=subprocess.PIPE
-    )
+        [*command, *more], cwd=ROOT, text=True, stdout=subprocess.PIPE, stdin=subprocess.PIPE,
+        start_new_session=True,  # Linux shares the processor out by session: neither is to starve the other
+    )  # fmt: skip
     try:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())["url"]
@@ -64,6 +65,7 @@ def locust(file: str, url: str, *more: str, **environ: str) -> int:
     done = subprocess.run(
         [*LOCUST, file, "--host", url, *more],
         cwd=ROOT, env={**os.environ, **environ}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        start_new_session=True,
     )  # fmt: skip
     if done.returncode not in {0, 1, 3, 4, 5}:
         sys.exit(f"locust ended with {done.returncode}:\n{done.stderr[-2000:]}")

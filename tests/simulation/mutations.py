@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from costkit import flow
+from costkit import flow, written
 from costkit.effects import (
     Abandoned,
     Claim,
@@ -60,7 +60,7 @@ MISTAKES: dict[str, Mistake] = {
         [Land(e.key, e.entry, None), e] if isinstance(e, Keep) and not e.entry.failed else [e]
     ),
     "a failed refresh is kept": lambda e, end, request: (
-        [Keep(e.key, flow._failure(request, request.exact, end)), e]
+        [Keep(e.key, written.failure_of(request, request.exact, end)), e]
         if isinstance(e, Land) and isinstance(end, Raised) and request.exact and request.role == "refresh"
         else [e]
     ),
@@ -125,13 +125,13 @@ def _waits(seconds: float) -> Callable[..., Steps]:
     return lead
 
 
-def _remembers(request: Request, exact: Any, *rest: Any) -> Steps:
-    return (yield from _REMEMBER(request, replace(exact, negative=1e9), *rest))
+def _remembers(request: Request, exact: Any, *rest: Any, **settings: Any) -> Steps:
+    return (yield from _REMEMBER(request, replace(exact, negative=1e9), *rest, **settings))
 
 
-def _tells_followers(*args: Any) -> Steps:
+def _tells_followers(*args: Any, **settings: Any) -> Steps:
     effects, done = [], None
-    steps = _REMEMBER(*args)
+    steps = _REMEMBER(*args, **settings)
     try:
         while True:
             effects.append(next(steps))
@@ -143,7 +143,7 @@ def _tells_followers(*args: Any) -> Steps:
 
 
 def _keeps_at_once(request: Request, exact: Any, key: str, result: Raised) -> Steps:
-    yield Keep(key, flow._failure(request, exact, result))
+    yield Keep(key, written.failure_of(request, exact, result))
 
 
 def _lasts(*args: Any) -> Any:
@@ -181,11 +181,11 @@ def _leads_again(self: Flights, key: str, epoch: str, member: Any, owner: object
 
 
 _LOOK, _SERVABLE, _LEAD, _REMEMBER = flow._look, flow._servable, flow._lead, flow._remember
-_FAILURE, _RENEW, _ENTRY, _JOIN = flow._failure, flow._renew, flow._entry, Flights.join
+_FAILURE, _RENEW, _ENTRY, _JOIN = written.failure_of, flow._renew, written.entry_of, Flights.join
 
 PATCHES: dict[str, tuple[Any, str, Any]] = {
     "labels by half an answer": (Returned, "whole", True),
-    "stores what is not whole": (flow, "_entry", _admitted),
+    "stores what is not whole": (flow, "entry_of", _admitted),
     "serves any epoch": (flow, "_servable", _any_epoch),
     "serves any age": (flow, "_servable", _any_age),
     "trusts the wall clock": (flow, "_servable", _any_kind),
@@ -200,7 +200,7 @@ PATCHES: dict[str, tuple[Any, str, Any]] = {
     "never looks again": (flow, "_look", _never_looks_again),
     "waits for ever": (flow, "_lead", _waits(1e9)),
     "waits not at all": (flow, "_lead", _waits(0.0)),
-    "remembers failures too long": (flow, "_failure", _lasts),
+    "remembers failures too long": (flow, "failure_of", _lasts),
     "refreshes without a claim": (flow, "_renew", _unclaimed),
     "one flight, many successors": (Flights, "join", _no_successor),
     "flights never overdue": (Flight, "overdue", lambda self: False),
