@@ -238,6 +238,7 @@ class Gate:
             next_share=None if nearest is None else nearest[0],
             next_labels=None if nearest is None else nearest[1],
             before_demotion=self._wrong_before_alarm(served),
+            worsened=ladder.worsened,
             groups=tuple(
                 (group or "", audits, wrong_ones)
                 for group, (audits, wrong_ones) in sorted(

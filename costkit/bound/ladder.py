@@ -11,7 +11,8 @@ is at most 1 - confidence (half of that in each walk of a bound per hit), howeve
 and whichever answers are audited, by chances fixed before.
 
 What is taken for granted: the labels of a rung are exchangeable, so that its candidates are now wrong as often as they
-were on average while the labels came. Where a rung gets worse afterwards, the alarm of the gate answers. Shares are
+were on average while the labels came. That is watched (:mod:`costkit.bound.steady`): where a rung gets worse its older
+labels count no longer; where one gets worse for good while it is served, the alarm of the gate answers. Shares are
 taken as they were in the last 600 requests and in the last 4,800, on the rungs of the score of now; the risk must be
 below the bound by both. While shares move, the lowest level that is too risky may be another, and each has a
 probability of its own: in theory as many times 1 - confidence as there are such levels. Simulated with shares that
@@ -30,6 +31,7 @@ import numpy as np
 from costkit.bound.risk import PER_REQUEST, Bound
 from costkit.bound.score import Score
 from costkit.bound.shares import Shares
+from costkit.bound.steady import Steady
 from costkit.stats.strata import Strata
 
 __all__ = ["Ladder", "rungs_of"]
@@ -59,6 +61,8 @@ class Ladder:
         # The middle of each rung on a log scale; the first one reaches down to nothing.
         expected = [edge / math.sqrt(2) for edge in self.edges]
         self.strata = Strata(expected)
+        self._steady = [Steady() for _ in self.edges]
+        self.worsened = 0  # rungs that were found to have got worse
         self._shares = Shares(len(self.edges))
         self._level, self._worthy = 0, [False] * len(self.edges)
         self._due: _Seen | None = None
@@ -79,9 +83,15 @@ class Ladder:
         self._shares.rescore(lambda features: np.searchsorted(self.edges, score.wrong_all(features)))
 
     def label(self, rung: int, wrong: bool) -> None:
-        """What a candidate of this rung turned out to be."""
+        """What a candidate of this rung turned out to be.
+
+        Where the rung has got worse its labels before that are forgotten: they would prove too much.
+        """
         if rung < len(self.edges):
             self.strata.see(rung, wrong)
+            if self._steady[rung].see(wrong):
+                self.strata.forget(rung)
+                self.worsened += 1
 
     def shares(self) -> list[float]:
         """Of the last requests, those with a candidate on each rung."""

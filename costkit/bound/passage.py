@@ -51,7 +51,8 @@ class Standing:
     """Where a gate stands, for people: :meth:`Gate.standing`.
 
     ``lost_audits``: audits that were never answered and count as wrong; ``unanswered``: those left out, for the
-    provider was down, or not counted yet; ``silent``: so many in a row that nothing is served.
+    provider was down, or not counted yet; ``silent``: so many in a row that nothing is served;
+    ``worsened``: rungs whose labels got worse since the last demotion, so that older ones count no longer.
     """
 
     state: Literal["shadow", "open"]
@@ -75,4 +76,5 @@ class Standing:
     next_share: float | None
     next_labels: int | None
     before_demotion: float
+    worsened: int
     groups: tuple[tuple[str, int, int], ...]

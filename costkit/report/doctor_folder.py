@@ -20,7 +20,7 @@ __all__ = ["disk_checks", "folder_checks", "secret_checks"]
 
 _OURS = re.compile(
     r"costkit\.json(\..*)?|\.gitignore|ledger\.(db|damaged-.*)(-wal|-shm|-journal)?|ledger\..*|cache|cache\.damaged-.*"
-    r"|epochs\..*|leases|index(\.damaged-.*)?"
+    r"|epochs\..*|leases|index(\.damaged-.*)?|index\.key.*"
 )
 _REMOTE = {
     "nfs",

@@ -135,7 +135,11 @@ def _evidence(gate: GateTold) -> list[Line]:
             f"{s.unanswered:,} are left out",
         )
         lines.append(("", f"{lost}; {out}, as the provider was down" if s.unanswered else lost))
-    return [*lines, ("labels", f"{s.labels:,}{before}")]
+    lines.append(("labels", f"{s.labels:,}{before}"))
+    if s.worsened:
+        worse = "candidates that look alike were found wrong more often than before"
+        lines.append(("", f"{worse}, {_times(s.worsened)}: their older labels count no longer"))
+    return lines
 
 
 def _promise(gate: GateTold) -> list[Line]:
