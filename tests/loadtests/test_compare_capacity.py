@@ -253,7 +253,7 @@ def test_compare_against_real_servers(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=110)
     told = json.loads(done.stdout)
     # A busy machine may spoil the generator's timing; the figures are paired all the same.
-    assert done.returncode in {0, 5} and told["exit_code"] == done.returncode, done.stderr
+    assert done.returncode in {0, 3, 5} and told["exit_code"] == done.returncode, done.stderr
     assert told["figures"]["e2e_p50"]["which"] == "lower" and told["figures"]["e2e_p50"]["change"] < -0.3
 
 
