@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -191,7 +192,10 @@ def _next(report: Report) -> list[str]:
                 " (python -m loadtests.capacity)."
             )
         elif one.answer == "inconclusive":
-            steps.append(f"{one.objective} is inconclusive: {one.why}.")
+            longer = f"run longer (--run-time {math.ceil(4 * report.seconds):,}s)".replace(",", "")
+            steps.append(
+                f"{one.objective} is inconclusive: {one.why}. So {longer}, or, where requests queue, at a lower rate."
+            )
     if not report.checked:
         steps.append("Name an objective, such as --slo 'ttft.p95<500ms', to have an answer and an exit code.")
         shown = report.figures.get("ttft")
