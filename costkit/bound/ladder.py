@@ -11,8 +11,9 @@ is at most 1 - confidence (half of that in each walk of a bound per hit), howeve
 and whichever answers are audited, by chances fixed before.
 
 What is taken for granted: the labels of a rung are exchangeable, so that its candidates are now wrong as often as they
-were on average while the labels came. That is watched (:mod:`costkit.bound.steady`): where a rung gets worse its older
-labels count no longer; where one gets worse for good while it is served, the alarm of the gate answers. Shares are
+were on average while the labels came. That is watched and told (:mod:`costkit.bound.steady`); where a rung gets worse while
+it is served, the alarm of the gate answers. (To forget a rung's older labels then was tried: the level fell before the
+alarm went off, the outdated answers stayed in the pool, and a change cost twice as many wrong answers.) Shares are
 taken as they were in the last 600 requests and in the last 4,800, on the rungs of the score of now; the risk must be
 below the bound by both. While shares move, the lowest level that is too risky may be another, and each has a
 probability of its own: in theory as many times 1 - confidence as there are such levels. Simulated with shares that
@@ -83,15 +84,10 @@ class Ladder:
         self._shares.rescore(lambda features: np.searchsorted(self.edges, score.wrong_all(features)))
 
     def label(self, rung: int, wrong: bool) -> None:
-        """What a candidate of this rung turned out to be.
-
-        Where the rung has got worse its labels before that are forgotten: they would prove too much.
-        """
+        """What a candidate of this rung turned out to be."""
         if rung < len(self.edges):
             self.strata.see(rung, wrong)
-            if self._steady[rung].see(wrong):
-                self.strata.forget(rung)
-                self.worsened += 1
+            self.worsened += self._steady[rung].see(wrong)
 
     def shares(self) -> list[float]:
         """Of the last requests, those with a candidate on each rung."""

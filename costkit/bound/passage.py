@@ -52,7 +52,7 @@ class Standing:
 
     ``lost_audits``: audits that were never answered and count as wrong; ``unanswered``: those left out, for the
     provider was down, or not counted yet; ``silent``: so many in a row that nothing is served;
-    ``worsened``: rungs whose labels got worse since the last demotion, so that older ones count no longer.
+    ``worsened``: how often a rung's labels got worse since the last demotion.
     """
 
     state: Literal["shadow", "open"]

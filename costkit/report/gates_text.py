@@ -137,8 +137,8 @@ def _evidence(gate: GateTold) -> list[Line]:
         lines.append(("", f"{lost}; {out}, as the provider was down" if s.unanswered else lost))
     lines.append(("labels", f"{s.labels:,}{before}"))
     if s.worsened:
-        worse = "candidates that look alike were found wrong more often than before"
-        lines.append(("", f"{worse}, {_times(s.worsened)}: their older labels count no longer"))
+        worse = f"candidates that look alike got worse, {_times(s.worsened)}"
+        lines.append(("", f"{worse}: what older labels prove may hold no longer, the audits watch over it"))
     return lines
 
 

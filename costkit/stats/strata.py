@@ -74,10 +74,6 @@ class Strata:
         self.labels[stratum] += 1
         self.wrong[stratum] += bool(wrong)
 
-    def forget(self, stratum: int) -> None:
-        """Leave out the labels of a stratum so far; what stays valid is what is proved without them."""
-        self.labels[stratum] = self.wrong[stratum] = 0
-
     def log_e(self, shares: Sequence[float], upto: int, limit: float) -> tuple[float, list[float]]:
         """Log evidence against a risk of ``limit`` or more of the first ``upto`` strata, and the rates it is against.
 
