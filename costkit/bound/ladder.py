@@ -11,11 +11,11 @@ is at most 1 - confidence (half of that in each walk of a bound per hit), howeve
 and whichever answers are audited, by chances fixed before.
 
 What is taken for granted: the labels of a rung are exchangeable, so that its candidates are now wrong as often as they
-were on average while the labels came. That is watched and told (:mod:`costkit.bound.steady`); where a rung gets worse while
-it is served, the alarm of the gate answers. (To forget a rung's older labels then was tried: the level fell before the
-alarm went off, the outdated answers stayed in the pool, and a change cost twice as many wrong answers.) Shares are
-taken as they were in the last 600 requests and in the last 4,800, on the rungs of the score of now; the risk must be
-below the bound by both. While shares move, the lowest level that is too risky may be another, and each has a
+were on average while the labels came. That is watched and told (:mod:`costkit.bound.steady`); where a rung gets worse
+while it is served, the alarm of the gate answers. (To forget a rung's older labels then was tried: the level fell
+before the alarm went off, the outdated answers stayed in the pool, and a change cost twice as many wrong answers.)
+Shares are taken as they were in the last 600 requests and in the last 4,800, on the rungs of the score of now; the risk
+must be below the bound by both. While shares move, the lowest level that is too risky may be another, and each has a
 probability of its own: in theory as many times 1 - confidence as there are such levels. Simulated with shares that
 double and neighbouring rungs at the bound it was below 1 - confidence for all levels together
 (tests/test_bound_ladder.py, ``make validity``).
