@@ -261,8 +261,9 @@ def test_compare_against_real_servers(tmp_path: Path) -> None:
 def test_an_interrupt_ends_everything(tmp_path: Path) -> None:
     """Ctrl-C during a comparison ends the run and the server that it started, in one line."""
     script = textwrap.dedent("""
-        import sys
+        import signal, sys
         from loadtests.compare import main
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         sys.exit(main(sys.argv[1:]))
     """)
     server = f"{sys.executable} -m serving.simulated --model interrupted"

@@ -65,22 +65,33 @@ def admit(caller: Caller, effect: Keep) -> None:
 
 
 def check_evidence(caller: Caller, done: Done) -> None:
-    """One row of evidence for what the gate decided, with the judge's own verdict; none where there is no reference."""
-    sought, result = caller.sought, caller.result
+    """One row of evidence for what the gate decided, with the judge's own verdict, and none that there need not be."""
     wrote = [write.evidence for write in caller.writes if write.evidence is not None]
-    kind: str | None = None
-    if sought is not None and done.saving == "semantic":
-        kind = "served"
-    elif sought is not None and isinstance(result, Returned):
-        whole = not caller.cut and not result.lossy
-        kind = ("none" if sought.serves else sought.passage.kind) if whole else None
-    elif sought is not None and sought.audits and done.saving in ("exact", "coalesced"):
-        kind = None if done.lossy or caller.was_whole else "audit"
+    kind = _expected(caller, done)
     if [row.kind for row in wrote] != ([] if kind is None else [kind]):
         raise Broken(f"{caller.id} left {wrote} as evidence, not {kind}")
     verdict = [row.wrong for row in wrote if row.kind in ("declined", "audit")]
     if verdict != caller.verdicts:
         raise Broken(f"{caller.id} was judged {caller.verdicts} and wrote {verdict}")
+
+
+def _expected(caller: Caller, done: Done) -> str | None:
+    """The row that a call leaves: of an audit always one, of others where an answer of their own was whole."""
+    sought, result = caller.sought, caller.result
+    if sought is None or caller.request.role == "refresh":
+        return None
+    if done.saving == "semantic":
+        return "served"
+    kind = "none" if sought.serves else sought.passage.kind
+    if isinstance(result, Returned) and not caller.cut:
+        unlabelled = {"audit": "unanswered", "declined": "unlabelled"}
+        return unlabelled.get(kind, kind) if result.lossy else kind
+    if kind != "audit":
+        return None
+    answered = (
+        result is None and done.error is None and done.saving in ("exact", "coalesced") and not done.lossy
+    )
+    return "audit" if answered else "unanswered"
 
 
 def check_lossy(caller: Caller, done: Done, serial: int) -> None:
