@@ -121,7 +121,8 @@ def _spread(axes: Axes, report: Report, rows: Sequence[Sample]) -> None:
 def _course(axes: Axes, report: Report, rows: Sequence[Sample]) -> None:
     for metric, hue in HUES.items():
         both = [(one.intended, getattr(one, metric)) for one in rows if one.error is None]
-        pairs = [(at, value) for at, value in both if value is not None]
+        # Clocks that run backwards make times below zero, which a log axis does not have.
+        pairs = [(at, value) for at, value in both if value is not None and value > 0]
         if pairs:
             # Thousands of dots are drawn as one image inside a vector file.
             at, found = zip(*pairs, strict=True)
@@ -132,7 +133,10 @@ def _course(axes: Axes, report: Report, rows: Sequence[Sample]) -> None:
         axes.plot(failed, [0.02] * len(failed), "|", color=BAD, ms=9, label="failed", transform=low)
     axes.set(yscale="log", ylabel="seconds (log)")
     log_ticks(axes.yaxis)
-    axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=3, bbox_to_anchor=(0, 1.14), markerscale=2)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(
+            frameon=False, fontsize=8, loc="upper left", ncols=3, bbox_to_anchor=(0, 1.14), markerscale=2
+        )
     clear(axes)
 
 

@@ -173,7 +173,6 @@ def test_admission_beyond_the_queue_is_503(tiny: Running) -> None:
 
 def test_a_locust_run_counts_what_the_server_counts(tiny: Running, tmp_path: Path) -> None:
     """A short open-loop run of loadtests/chat.py: each request answered, tokens and requests as the server has them."""
-    pytest.importorskip("locust")
     before = scrape(tiny.server.root)
     command = [
         sys.executable,
