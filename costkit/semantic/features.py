@@ -36,12 +36,12 @@ PRIOR = (0.0, 0.5, 0.5, 0.3, 0.5, 0.5, 0.3, 0.2, 0.3, -1.0, -0.5, -0.3, -0.3)
 
 
 class Profile(NamedTuple):
-    """Digests of a text's words, one digest for each kind of marks (0: none of them), and the sources at hand.
+    """Digests of a text's words (ascending), one for each kind of marks (0: none), and the sources at hand.
 
     A tuple, as :class:`Neighbour`: ten of each are made for one call.
     """
 
-    words: frozenset[int]
+    words: tuple[int, ...]
     marks: tuple[int, ...]
     sources: Sources = _NO_SOURCES
 
@@ -50,7 +50,7 @@ class Profile(NamedTuple):
         sources = [number for source in sorted(self.sources) for number in source]
         return struct.pack(
             f"<{len(KINDS)}I{1 + len(sources) + len(self.words)}I",
-            *self.marks, len(self.sources), *sources, *sorted(self.words),
+            *self.marks, len(self.sources), *sources, *self.words,
         )  # fmt: skip
 
     @classmethod
@@ -61,11 +61,11 @@ class Profile(NamedTuple):
             raise struct.error("not a profile")
         end = _MARKS + 1 + 2 * numbers[_MARKS]
         if end == _MARKS + 1:
-            return cls(frozenset(numbers[end:]), numbers[:_MARKS], _NO_SOURCES)
+            return cls(numbers[end:], numbers[:_MARKS], _NO_SOURCES)
         if end > len(numbers):
             raise struct.error("not a profile")
         told = zip(numbers[_MARKS + 1 : end : 2], numbers[_MARKS + 2 : end : 2], strict=True)
-        return cls(frozenset(numbers[end:]), numbers[:_MARKS], frozenset(told))
+        return cls(numbers[end:], numbers[:_MARKS], frozenset(told))
 
     def differs(self, other: Profile, kinds: Sequence[int]) -> bool:
         """Whether the texts differ in one of these kinds of marks, by their places in ``KINDS``."""
@@ -101,7 +101,7 @@ class Profiler:
         """The profile of a text, and of the passages retrieved for it."""
         found, digest, known = marks(text), self._digest, self._known
         return Profile(
-            frozenset([known.get(word) or digest(word) for word in found.words]),
+            tuple(sorted({known.get(word) or digest(word) for word in found.words})),
             tuple([digest(_plain(kind)) if kind else 0 for kind in _KINDS_OF(found)]),
             self.sources(passages),
         )
@@ -171,7 +171,8 @@ def choose(profile: Profile, neighbours: Sequence[Neighbour], veto: Sequence[str
     kinds = [KINDS.index(kind) for kind in veto]
     allowed = next((n for n in own if n.trusted and _may_stand(profile, n.profile, kinds)), None)
     candidate = allowed or own[0]
-    alike, others_alike = _overlaps(profile.words, own), _overlaps(profile.words, others)
+    words = frozenset(profile.words)
+    alike, others_alike = _overlaps(words, own), _overlaps(words, others)
     rival = others[0].similarity if others else neighbours[-1].similarity
     cosine, vote = candidate.similarity, voices[best] / sum(voices.values())
     agree = sum([n.group == best for n in neighbours[:6]]) / min(6, len(neighbours))
@@ -204,6 +205,6 @@ def _overlaps(words: frozenset[int], neighbours: Sequence[Neighbour]) -> list[fl
     """Of each, the words that both texts have as a share of those that either has."""
     found, size = list[float](), len(words)
     for n in neighbours:
-        both = len(words & n.profile.words)
+        both = len(words.intersection(n.profile.words))
         found.append(both / (size + len(n.profile.words) - both or 1))
     return found

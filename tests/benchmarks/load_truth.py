@@ -27,6 +27,7 @@ from typing import Any
 from costkit.stats import quantile
 from loadtests.metrics import series
 from loadtests.sample import read_samples
+from serving.engine.layout import here
 from tests.benchmarks import peers
 from tests.benchmarks.load_clients import NAMES
 from tests.benchmarks.simulated_deadlines import SHAPE
@@ -156,35 +157,22 @@ def clients(rate: float, seconds: float) -> dict[str, Any]:
 
 def _vllm(url: str, rate: float, seconds: float) -> Mapping[str, Any]:
     """vLLM's own benchmark, where vLLM is set up; its start-up, measured with one request, is taken off."""
-    program = ROOT / "serving" / ".venv-vllm" / "bin" / "vllm"
-    models = sorted((ROOT / "serving" / ".models").glob("*/tokenizer.json"))
-    if not program.exists() or not models:
+    home = here()
+    models = sorted(ROOT.glob("serving/.models/*/tokenizer.json"))
+    if not home.python.exists() or not models:
         return {"skipped": "python3 -m serving.engine setup"}
-    command = [
-        str(program),
-        "bench",
-        "serve",
-        "--backend",
-        "openai-chat",
-        "--endpoint",
-        "/v1/chat/completions",
-    ]
-    command += [
-        "--base-url",
-        url,
-        "--model",
-        "simulated",
-        "--tokenizer",
-        str(models[0].parent),
-        "--seed",
-        "1",
-    ]
+    command = [str(home.python), "-P", str(ROOT / "serving" / "engine" / "launch.py"), "bench", "serve"]
+    command += ["--backend", "openai-chat", "--endpoint", "/v1/chat/completions", "--base-url", url]
+    command += ["--model", "simulated", "--tokenizer", str(models[0].parent), "--seed", "1", "--disable-tqdm"]
     command += ["--dataset-name", "random", "--random-input-len", "20", "--random-output-len", "50"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     spent = []
     for count in (1, int(rate * seconds)):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             [*command, "--num-prompts", str(count), "--request-rate", str(rate)],
+            env=environment,
             capture_output=True,
             text=True,
         )
