@@ -8,7 +8,7 @@ GOLD ?=
 LIVE ?=
 DEMO_ARGS = $(if $(DOCS),--docs "$(DOCS)") $(if $(QUESTIONS),--questions "$(QUESTIONS)") $(if $(GOLD),--gold "$(GOLD)") $(if $(LIVE),--live)
 
-.PHONY: help demo test test-vllm lint types check serve serve-gpu replicas stop record vllm-compare overhead overhead-peers loop bad-input budget crash hostile simulate semantic pairs lookup lookup-peers load-coverage load-truth validity demo-picture soak deadlines clean
+.PHONY: help demo test test-vllm test-browser lint types check serve serve-gpu replicas stop record vllm-compare overhead overhead-peers loop bad-input budget crash hostile simulate semantic pairs lookup lookup-peers load-coverage load-truth validity demo-picture soak deadlines clean
 
 help:                ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*##/\t/' | expand -t 16
@@ -39,6 +39,10 @@ test: $(VENV)/.dev   ## all tests but those of the real vLLM (make test-vllm) an
 test-vllm: $(VENV)/.dev  ## a real vLLM (sets it up): protocol, metrics, 503, router, a load run, gold items in float32
 	@$(BIN)/python -m serving.engine setup
 	@COSTKIT_TEST_VLLM=1 $(BIN)/python -m pytest -m vllm tests/serving
+
+test-browser: $(VENV)/.dev  ## locust's web UI in a real browser (installs playwright; needs a Chromium on the PATH)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check playwright
+	@$(BIN)/python -m pytest -rs tests/loadtests/test_browser.py
 
 vllm-compare: $(VENV)/.dev  ## load runs beside vllm bench serve; prefix cache and costkit on and off (about 40 minutes)
 	@$(BIN)/python -m serving.engine setup
