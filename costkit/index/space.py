@@ -1,4 +1,4 @@
-"""The vectors of one scope and namespace in memory, and the exact search among them."""
+"""The vectors of one scope and namespace in memory, and the search among them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from costkit.index.graph import Graph, Growing
 from costkit.index.rows import Row, Vectors
 from costkit.index.sieve import Sieve, dots
 
@@ -50,10 +51,14 @@ class Snapshot:
     rows: Sequence[Row | None]
     epoch: int
     sieve: Sieve | None
+    graph: Graph | None = None
 
     def nearest(self, vector: Vectors, k: int, now: float) -> Found:
         """The ``k`` rows of greatest cosine that are alive; fewer where there are fewer."""
         k = min(k, len(self.matrix))
+        named = None if self.graph is None else self._named(self.graph, vector, k, now)
+        if named is not None:
+            return self._best(dots(self.matrix[named], vector), k, named)
         gone = (self.expires <= now) | (self.epochs != self.epoch)
         places = None if self.sieve is None else self._sieved(self.sieve, vector, k, gone)
         if places is None:
@@ -75,6 +80,17 @@ class Snapshot:
         least = np.partition(dots(self.matrix[seeds], vector), -k)[-k]
         places = np.flatnonzero(limit >= least)
         return places if len(places) <= len(limit) // 8 else None
+
+    def _named(self, graph: Graph, vector: Vectors, k: int, now: float) -> npt.NDArray[np.int64] | None:
+        """Where the ``k`` nearest are, by the graph; None where too few that it names are alive."""
+        named = graph.near(vector, k)
+        named = named[(self.expires[named] > now) & (self.epochs[named] == self.epoch)]
+        if len(named) < k:
+            return None
+        least = np.partition(dots(self.matrix[named], vector), -k)[-k]
+        alive = (self.expires[graph.size :] > now) & (self.epochs[graph.size :] == self.epoch)
+        more = alive & (dots(self.matrix[graph.size :], vector) >= least)
+        return np.concatenate([named, np.flatnonzero(more) + graph.size])
 
     def _best(self, near: Vectors, k: int, places: npt.NDArray[np.int64] | None) -> Found:
         rows: list[Row] = []
@@ -109,6 +125,7 @@ class Space:
         self._places: dict[str, int] = {}
         self._epoch_of: dict[str, int] = {}
         self._sieve: Sieve | None = None
+        self._growing = Growing()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -117,10 +134,12 @@ class Space:
     def bytes(self) -> int:
         """Memory held, about."""
         sieve = 0 if self._sieve is None else self._sieve.along.nbytes
-        return self._matrix.nbytes + sieve + len(self._rows) * _ROW_BYTES + 4096
+        rows = len(self._rows) * _ROW_BYTES
+        return self._matrix.nbytes + sieve + self._growing.bytes + rows + 4096
 
     def count(self) -> int:
-        """Memory held, about; the sieve, where one is worth its while, is made first."""
+        """Memory held, about; the sieve and the graph, where they are worth their while, are made first."""
+        self._growing.tend(self._matrix, len(self._rows))
         if self._sieve is None and len(self._rows) >= _SIEVED:
             self._sieve = Sieve.over(self._matrix, len(self._rows))
         self.counted = self.bytes
@@ -133,8 +152,9 @@ class Space:
             return None
         sieve = None if self._sieve is None else self._sieve.until(size)
         return Snapshot(
-            self._matrix[:size], self._expires[:size], self._epochs[:size], self._rows, number, sieve
-        )
+            self._matrix[:size], self._expires[:size], self._epochs[:size], self._rows, number, sieve,
+            self._growing.now(size),
+        )  # fmt: skip
 
     def put(self, numbers: Sequence[int], rows: Sequence[Row], vectors: Vectors) -> None:
         """Add rows with different keys, in place of those with the same key. Numbers ascend."""
@@ -189,7 +209,10 @@ class Space:
         size, alive = len(self._rows), len(self._places)
         if size + more <= len(self._matrix):
             return
-        keep = np.array(sorted(self._places.values()), np.int64) if alive < 0.75 * size else np.arange(size)
+        keep = np.arange(size)
+        if alive < 0.75 * size:
+            keep = np.array(sorted(self._places.values()), np.int64)
+            self._growing.renumber()
         room = max(_LEAST, 2 * len(keep), len(keep) + more)
         self._matrix = _moved(self._matrix, keep, room)
         self._expires = _moved(self._expires, keep, room)
