@@ -1,9 +1,9 @@
 """Where the nearest of very many rows probably are: a graph of neighbours (HNSW), by the usearch library.
 
 The graph names candidates, no more: similarities are computed from the rows themselves, and rows that it does not hold
-yet are all compared. What can be lost is a neighbour, not the truth of what is said of one: of questions near stored
-ones hardly any (tests/benchmarks/lookup.py), of those far from all of them up to a quarter. It lives in memory only, made
-of rows whose seals were checked: a forged file could lead native code astray.
+yet are all compared. What can be lost is a neighbour, not the truth of what is said of one: hardly any for questions
+near stored ones (tests/benchmarks/lookup.py), up to a quarter for those far from all of them. It lives in memory only,
+made of rows whose seals were checked: a forged file could lead native code astray.
 
 Source: Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using Hierarchical Navigable
 Small World graphs", https://arxiv.org/abs/1603.09320
