@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from costkit.errors import ConfigError, MissingExtra
 from loadtests.cost import per_1000_good
 from loadtests.plot import BAD, GOOD, GREY, INK, clear, figure_of, saved
-from loadtests.runs import Finished, RunError, Runner, locust, split
+from loadtests.runs import Finished, RunError, Runner, as_interrupts, locust, split
 from loadtests.search import Found, Limits, Step, search
 from loadtests.slo import parse_objectives
 from loadtests.words import money
@@ -245,6 +245,7 @@ def _misses(axes: Axes, capacity: Capacity, place: int, name: str) -> None:
     axes.legend(frameon=False, fontsize=8, loc="upper left")
 
 
+@as_interrupts()
 def main(argv: Sequence[str] | None = None, run: Runner | None = None) -> int:
     """Search, tell, leave ``capacity.json`` and a picture; returns the exit code."""
     given, more = split(sys.argv[1:] if argv is None else argv)

@@ -32,7 +32,7 @@ from loadtests.arrivals import parse_seconds
 from loadtests.metrics import METRICS, series
 from loadtests.paired import FIGURES, Change, Pairs, changes, paired
 from loadtests.plot import clear, figure_of, log_ticks, saved
-from loadtests.runs import Finished, RunError, Runner, locust, served, split
+from loadtests.runs import Finished, RunError, Runner, as_interrupts, locust, served, split
 from loadtests.words import value
 
 __all__ = ["CLAIM", "Comparison", "compare", "exit_code", "main"]
@@ -224,6 +224,7 @@ def draw(comparison: Comparison, pairs: Pairs, path: Path) -> Path:
     return saved(figure, path)
 
 
+@as_interrupts()
 def main(argv: Sequence[str] | None = None, run: Runner | None = None) -> int:
     """Compare, tell, leave ``compare.json`` and a picture; returns the exit code."""
     given, more = split(sys.argv[1:] if argv is None else argv)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from loadtests.sample import Sample, read_samples
 
-__all__ = ["Finished", "RunError", "Runner", "load", "locust", "served", "split"]
+__all__ = ["Finished", "RunError", "Runner", "as_interrupts", "load", "locust", "served", "split"]
 
 _FILES = Path(__file__).resolve().parent
 _READY_S = 60.0
@@ -111,6 +111,20 @@ def locust(file: str) -> Runner:
         return load(folder, code)
 
     return run
+
+
+@contextlib.contextmanager
+def as_interrupts() -> Iterator[None]:
+    """Inside, being told to end (SIGTERM, or SIGHUP of a closed terminal) is a Ctrl-C: what was started ends too."""
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with contextlib.suppress(ValueError):  # only the main thread may ask for signals
+            before[number] = signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ import numpy as np
 
 from loadtests.compare import Comparison, compare, draw, tell
 from loadtests.metrics import figure
-from loadtests.runs import locust
+from loadtests.runs import as_interrupts, locust
 from loadtests.sample import Sample
 from serving.engine import profile, server
 from serving.engine.layout import SERVED_NAMES, here
@@ -57,6 +57,7 @@ WORDS = (
 )
 
 
+@as_interrupts()
 def main() -> None:
     """Measure the parts asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.vllm_compare", description=__doc__)

@@ -258,8 +258,9 @@ def test_compare_against_real_servers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupt_ends_everything(tmp_path: Path) -> None:
-    """Ctrl-C during a comparison ends the run and the server that it started, in one line."""
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_everything(tmp_path: Path, how: signal.Signals) -> None:
+    """Ctrl-C during a comparison, or a kill, ends the run and the server that it started, in one line."""
     script = textwrap.dedent("""
         import signal, sys
         from loadtests.compare import main
@@ -275,7 +276,7 @@ def test_an_interrupt_ends_everything(tmp_path: Path) -> None:
     log = tmp_path / "1-a.log"
     while not (log.exists() and "spawned" in log.read_text()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(how)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130 and "interrupted" in err and "Traceback" not in err
     assert (tmp_path / "1-a" / "requests.jsonl").exists()
