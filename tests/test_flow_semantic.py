@@ -39,7 +39,7 @@ def sought(kind: Any = "declined", candidate: Entry | None = None) -> Sought:
     chance = 0.05 if kind in ("audit", "served") else 1.0
     passage = Passage(kind, None if kind == "none" else 0, 0.1, (1.0,), chance)
     return Sought(
-        "gate", passage, "scope", "space", np.ones(1, np.float32), Profile(frozenset(), ()), "q",
+        "gate", passage, "scope", "space", np.ones(1, np.float32), Profile((), ()), "q",
         None if candidate is None else "k2", candidate,
     )  # fmt: skip
 

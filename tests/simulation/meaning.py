@@ -36,7 +36,7 @@ def seek(caller: Caller) -> Sought | None:
     passage = Passage(kind, None if entry is None else 0, 0.1, (1.0,), chance, scope=request.scope)
     world.seen.update({kind} - {"none"})
     return Sought(
-        "gate", passage, request.scope or "", request.epoch, np.ones(1, np.float32), Profile(frozenset(), ()),
+        "gate", passage, request.scope or "", request.epoch, np.ones(1, np.float32), Profile((), ()),
         "q", None if entry is None else "k", entry,
     )  # fmt: skip
 
