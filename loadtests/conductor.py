@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from gevent.event import Event
 
 from loadtests.dispatch import Dispatcher, settle
 from loadtests.hand import DONE, FINISH, PART, SAMPLES
@@ -51,6 +52,7 @@ class Conductor:
         self._start, self._length, self._sent_for = 0.0, math.inf, 0.0
         self._cpu = 0.0
         self._on = self._stopping = False
+        self._ended = Event()
         self._folder: Path | None = None
 
     @property
@@ -125,6 +127,7 @@ class Conductor:
         lead = _LEAD_SHARED_S if self._shared else _LEAD_S
         self._start = time.monotonic() + lead
         self._on, self._stopping = True, False
+        self._ended.clear()
         if self._shared:
             self._deal(lead, length)
         else:
@@ -176,15 +179,26 @@ class Conductor:
             gevent.spawn(runner.quit if self._headless and self._options.headless else runner.stop)
 
     def _end(self, **_: Any) -> None:
-        """Stop sending, wait for what is under way."""
-        if not self._on or self._stopping or self._prepared is None:
+        """Stop sending, wait for what is under way.
+
+        Two may end a run, the last answer and the clock: whoever comes second waits for the first.
+        """
+        if not self._on or self._prepared is None:
+            return
+        if self._stopping:
+            self._ended.wait()
             return
         self._stopping = True
+        try:
+            self._wind_up(self._prepared.settings.drain)
+        finally:
+            self._ended.set()
+
+    def _wind_up(self, drain: float) -> None:
         left = self._start + self._length - time.monotonic()
         if 0 < left < _NEAR_S:
             gevent.sleep(left)
         self._sent_for = min(self._length, max(0.0, time.monotonic() - self._start))
-        drain = self._prepared.settings.drain
         if self._dispatcher is not None:
             self._dispatcher.drain(drain)
         elif self._shared:

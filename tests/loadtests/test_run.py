@@ -37,6 +37,7 @@ COMMON = [
     "--price-out",
     "2",
 ]
+EARLY = ["--rate", "0.5", "--arrivals", "constant", "--run-time", "5s", "--words", "20"]
 TRACE = [(0, 100, 5, [1]), (100, 700, 6, [1, 2]), (900, 40, 7, [9])]
 
 
@@ -63,6 +64,8 @@ def runs(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
         "shared": go("shared", "chat", *COMMON, "--processes", "2"),
         "replay": go("replay", "replay", "--trace", str(trace)),
         "talk": go("talk", "multiturn", "--rate", "4", "--run-time", "2s", "--turns", "3", "--think", "100ms"),
+        "early": go("early", "chat", *EARLY),
+        "early-shared": go("early-shared", "chat", *EARLY, "--processes", "2"),
         "stopped": go("stopped", "chat", "--rate", "20", "--words", "20", "--max-tokens", "50", "--processes", "2"),
         "expired": start(home / "expired", "chat", "--host", server.url, OPENAI_API_KEY="sk-expired"),
         "nine": go("nine", "chat", "--rate", "nine"),
@@ -151,6 +154,15 @@ def test_a_trace_is_sent_as_recorded(runs: dict[str, Run]) -> None:
     samples = sorted(run.samples, key=lambda row: row.id)
     assert [(row.intended, row.output_tokens) for row in samples] == [(0.0, 5), (0.1, 6), (0.9, 7)]
     assert (samples[1].cached_tokens or 0) >= 90 and (samples[1].prompt_tokens or 0) >= 700
+
+
+@pytest.mark.parametrize("name", ["early", "early-shared"])
+def test_a_last_answer_that_is_early_ends_no_run(runs: dict[str, Run], name: str) -> None:
+    """Where every answer is there before the time is up, the run still is as long as asked, judged and valid."""
+    assert runs[name].wait() == 0, runs[name].err
+    told = runs[name].told
+    assert told["seconds"] == pytest.approx(5.0, abs=0.1)
+    assert told["verdict"]["valid"] and told["verdict"]["planned"] == len(runs[name].samples) == 2
 
 
 def test_conversations_have_rows_of_their_own(runs: dict[str, Run]) -> None:
