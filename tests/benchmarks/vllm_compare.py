@@ -10,7 +10,8 @@
 - ``savings``: the sample assistant as a service over one server, without costkit and with its exact cache, then with
   its semantic cache too, which stays in shadow for as long as it has no evidence.
 
-The last two are ``loadtests.compare``: paired by request, in ABBA order, conditional on the trace.
+The last two are ``loadtests.compare``: paired by request, in ABBA order, conditional on the trace. Each run begins with
+an empty prefix cache: in one that still holds an earlier run's prompts, every prompt would be a repeat.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import random
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +35,7 @@ import numpy as np
 
 from loadtests.compare import Comparison, compare, draw, tell
 from loadtests.metrics import figure
-from loadtests.runs import as_interrupts, locust
+from loadtests.runs import Finished, as_interrupts, locust
 from loadtests.sample import Sample
 from serving.engine import profile, server
 from serving.engine.layout import SERVED_NAMES, here
@@ -89,7 +91,9 @@ def main() -> None:
 @contextlib.contextmanager
 def served(options: argparse.Namespace, *flags: str) -> Iterator[str]:
     """A server of the model on a free port, with further flags of vLLM, that ends with this process; its address."""
-    one = server.start(here(), options.model, 0, profile.load(options.profile), extra=flags)
+    made = profile.load(options.profile)
+    made = replace(made, env={**made.env, "VLLM_SERVER_DEV_MODE": "1"})  # for emptying the prefix cache
+    one = server.start(here(), options.model, 0, made, extra=flags)
     try:
         server.wait_ready(one)
         yield one.root
@@ -306,7 +310,7 @@ def prefix(options: argparse.Namespace) -> dict[str, Any]:
     ]
     with served(options, "--no-enable-prefix-caching") as off, served(options) as on:
         before = scrape(on)
-        result = compared(options, "chat", (off, on), options.out / "prefix", more)
+        result = compared(options, "chat", (off, on), options.out / "prefix", more, emptied=(off, on))
         result["prefix_hit_rate"] = between(before, scrape(on)).prefix_hit_rate
     return result
 
@@ -319,17 +323,32 @@ def savings(options: argparse.Namespace) -> dict[str, Any]:
         off = f"{service} --costkit off"
         for name, flags in (("exact", ""), ("exact+semantic", " --semantic --max-error 0.05")):
             fresh = f"sh -c 'exec {service} --costkit on{flags} --folder $(mktemp -d)'"
-            found[name] = compared(options, "rag", (off, fresh), options.out / name, [])
+            found[name] = compared(options, "rag", (off, fresh), options.out / name, [], emptied=(root,))
     return found
 
 
 def compared(
-    options: argparse.Namespace, file: str, sides: tuple[str, str], folder: Path, more: Sequence[str]
+    options: argparse.Namespace,
+    file: str,
+    sides: tuple[str, str],
+    folder: Path,
+    more: Sequence[str],
+    *,
+    emptied: Sequence[str],
 ) -> dict[str, Any]:
-    """``loadtests.compare`` in ABBA order, told and drawn."""
+    """``loadtests.compare`` in ABBA order, told and drawn; the servers ``emptied`` forget all prefixes before a run."""
+    once = locust(file)
+
+    def run(host: str, folder: Path, args: Sequence[str], seconds: float) -> Finished:
+        for root in emptied:
+            urllib.request.urlopen(
+                urllib.request.Request(f"{root}/reset_prefix_cache", method="POST"), timeout=30
+            ).close()
+        return once(host, folder, args, seconds)
+
     seconds = round(options.requests / options.rate)
     line = [*more, "--rate", str(options.rate), "--run-time", f"{seconds}s", *PRICES]
-    result, pairs = compare(locust(file), *sides, folder, args=line, seconds=seconds)
+    result, pairs = compare(run, *sides, folder, args=line, seconds=seconds)
     print("\n".join([folder.name, *tell(result)]), file=sys.stderr)
     draw(result, pairs, folder / "compare.png")
     return {**result.as_json(), **answered(result)}
