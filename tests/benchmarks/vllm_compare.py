@@ -341,9 +341,7 @@ def compared(
 
     def run(host: str, folder: Path, args: Sequence[str], seconds: float) -> Finished:
         for root in emptied:
-            urllib.request.urlopen(
-                urllib.request.Request(f"{root}/reset_prefix_cache", method="POST"), timeout=30
-            ).close()
+            _empty(root)
         return once(host, folder, args, seconds)
 
     seconds = round(options.requests / options.rate)
@@ -352,6 +350,17 @@ def compared(
     print("\n".join([folder.name, *tell(result)]), file=sys.stderr)
     draw(result, pairs, folder / "compare.png")
     return {**result.as_json(), **answered(result)}
+
+
+def _empty(root: str) -> None:
+    """Drop a server's prefix cache, once its last requests have let go of it."""
+    ask = urllib.request.Request(f"{root}/reset_prefix_cache", method="POST")
+    for _ in range(50):
+        with urllib.request.urlopen(ask, timeout=30) as answer:
+            if json.load(answer)["success"]:
+                return
+        time.sleep(0.2)
+    raise SystemExit(f"the prefix cache of {root} could not be emptied")
 
 
 def answered(result: Comparison) -> dict[str, Any]:
