@@ -28,11 +28,10 @@ from typing import Any
 import numpy as np
 
 from costkit.errors import ConfigError, MissingExtra
-from loadtests.arrivals import parse_seconds
 from loadtests.metrics import METRICS, series
 from loadtests.paired import FIGURES, Change, Pairs, changes, paired
 from loadtests.plot import clear, figure_of, log_ticks, saved
-from loadtests.runs import Finished, RunError, Runner, as_interrupts, locust, served, split
+from loadtests.runs import Finished, RunError, Runner, as_interrupts, locust, served, split, timed
 from loadtests.words import value
 
 __all__ = ["CLAIM", "Comparison", "compare", "exit_code", "main"]
@@ -230,12 +229,11 @@ def main(argv: Sequence[str] | None = None, run: Runner | None = None) -> int:
     given, more = split(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(given)
     try:
-        seconds = _run_time(more)
+        seconds, options = timed(more, _DEFAULT_S)
         _check_order(args.order)
     except ValueError as error:
         print(f"loadtests.compare: {error}", file=sys.stderr)
         return 2
-    options = more if "--run-time" in more or "-t" in more else [*more, "--run-time", f"{seconds:g}s"]
     try:
         comparison, pairs = compare(
             run or locust(args.file),
@@ -268,13 +266,6 @@ def _check_order(order: str) -> None:
         raise ValueError(f"--order {order!r}: letters a and b, each as often, such as abba")
 
 
-def _run_time(more: Sequence[str]) -> float:
-    for name in ("--run-time", "-t"):
-        if name in more[:-1]:
-            return parse_seconds(more[list(more).index(name) + 1])
-    return _DEFAULT_S
-
-
 def _is_url(target: str) -> bool:
     return target.startswith(("http://", "https://"))
 
@@ -284,7 +275,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m loadtests.compare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="After --: options of the locust file, the same for both sides.",
+        epilog="After --: options of the locust file, the same for both sides. A run is as long as --run-time says, "
+        "else as --stages are, else 60 s.",
     )
     add = parser.add_argument
     add(

@@ -25,6 +25,7 @@ HUES = {"ttft": "#2f7fb8", "e2e": "#7a5195"}
 NAMES = {"ttft": "first token", "e2e": "last token"}
 GOOD, BAD, GREY, INK = "#4a9a6f", "#c1553b", "#8a8f98", "#24292f"
 ENDINGS = (".png", ".svg", ".pdf")
+_CROWDED = 100.0  # from the smallest value to the largest, in times
 
 
 def draw(report: Report, samples: Sequence[Sample], path: Path) -> Path:
@@ -82,10 +83,12 @@ def clear(axes: Axes) -> None:
 
 
 def log_ticks(axis: Axis) -> None:
-    """Plain numbers at 1, 2 and 5 of each decade of a log axis."""
+    """Plain numbers at 1, 2 and 5 of each decade of a log axis that has its data, at 1 and 3 where that is crowded."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    axis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0)))
+    low, high = axis.get_view_interval()
+    crowded = low > 0 and high / low > _CROWDED
+    axis.set_major_locator(LogLocator(10, subs=(1.0, 3.0) if crowded else (1.0, 2.0, 5.0)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(lambda value, _: f"{value:g}")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from loadtests.arrivals import parse_seconds, parse_stages
 from loadtests.sample import Sample, read_samples
 
-__all__ = ["Finished", "RunError", "Runner", "as_interrupts", "load", "locust", "served", "split"]
+__all__ = ["Finished", "RunError", "Runner", "as_interrupts", "load", "locust", "served", "split", "timed"]
 
 _FILES = Path(__file__).resolve().parent
 _READY_S = 60.0
@@ -57,6 +61,46 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     given = list(argv)
     cut = given.index("--") if "--" in given else len(given)
     return given[:cut], given[cut + 1 :]
+
+
+def timed(args: Sequence[str], default: float) -> tuple[float, list[str]]:
+    """How long a run with these options of a locust file sends, in whole seconds, and the options that say so.
+
+    Said by ``--run-time`` or ``-t``, else by the length of ``--stages``, else the default.
+
+    Raises:
+        ValueError: no length of time, or one of nothing.
+
+    >>> timed(["--rate", "5", "--run-time=1m30s"], 60)
+    (90.0, ['--rate', '5', '--run-time', '90s'])
+    >>> timed(["--stages", "10@30s,20@45s"], 60)
+    (75.0, ['--stages', '10@30s,20@45s', '--run-time', '75s'])
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-t", "--run-time")
+    parser.add_argument("--stages")
+    try:
+        told, rest = parser.parse_known_args(list(args))
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{error.argument_name}: {error.message}") from None
+    stages = ["--stages", told.stages] if told.stages is not None else []
+    if told.run_time is not None:
+        seconds = _seconds(told.run_time)
+    else:
+        seconds = sum(one.seconds for one in parse_stages(told.stages)) if told.stages else default
+    whole = math.ceil(seconds)
+    if whole < 1:
+        raise ValueError("--run-time 0: say a length such as 60s")
+    return float(whole), [*rest, *stages, "--run-time", f"{whole}s"]
+
+
+def _seconds(text: str) -> float:
+    """Locust's way to say it (1h20m, 90) and ours (500ms, 1.5m)."""
+    parts = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
+    if parts is None or not parts[0]:
+        return parse_seconds(text)
+    hours, minutes, seconds = (int(one or 0) for one in parts.groups())
+    return float(3600 * hours + 60 * minutes + seconds)
 
 
 def load(folder: Path, code: int = 0) -> Finished:

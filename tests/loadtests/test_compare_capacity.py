@@ -138,6 +138,42 @@ def compared(tmp_path: Path, runner: Runner, *more: str) -> int:
 
 
 @pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        (["--run-time=150s"], 150), (["-t", "2m30s"], 150), (["--run-time", "1500ms"], 2), (["-t90"], 90),
+        (["--stages", "4@100s,8@50s"], 150), (["--stages=4@100s", "--run-time", "30"], 30), ([], 60),
+    ],
+)  # fmt: skip
+def test_the_length_of_a_run_is_as_said(tmp_path: Path, said: list[str], seconds: int) -> None:
+    """However locust's users write the time, the runs are that long; unsaid, as long as the stages are."""
+    asked = []
+
+    def runner(host: str, folder: Path, args: Sequence[str], seconds: float) -> Finished:
+        asked.append((list(args), seconds))
+        raise RunError("enough", 4)
+
+    argv = ["--a", "http://a", "--b", "http://b", "--out", str(tmp_path), "--", "--rate", "4", *said]
+    assert compare.main(argv, runner) == 4
+    [(args, told)] = asked
+    assert told == seconds and args[:2] == ["--rate", "4"] and args[-2:] == ["--run-time", f"{seconds}s"]
+    assert sum(one.startswith(("--run-time", "-t")) for one in args) == 1
+    assert any(one.startswith("--stages") for one in said) == ("--stages" in args)
+
+
+@pytest.mark.parametrize(
+    "said", [["--run-time", "soon"], ["--run-time", "0"], ["--run-time"], ["--stages", "4"]]
+)
+def test_no_length_of_time_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], said: list[str]
+) -> None:
+    """What is no length of time is one line and exit code 2, before any load."""
+    argv = ["--a", "http://a", "--b", "http://b", "--out", str(tmp_path / "out"), "--", *said]
+    assert compare.main(argv) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "usage" not in err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("runner", "code", "words"),
     [
         (simulated(0.8), 0, ["B is faster", "B is cheaper", "conditional on this trace"]),
