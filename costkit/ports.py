@@ -211,7 +211,13 @@ class Ports:
         pool, request = self.pools(session.plan), session.request
         if pool is None or session.inherited:
             return None
-        return pool.judge(effect.sought, effect.value, query_id=request.id, stream=request.stream)
+        try:
+            return pool.judge(effect.sought, effect.value, query_id=request.id, stream=request.stream)
+        except Exception as exc:  # noqa: BLE001 - the answer is there and paid for; what nobody judged is wrong
+            session.warn(
+                f"{request.name}: an answer could not be judged ({type(exc).__name__}); it counts as wrong"
+            )
+            return True
 
     def judged_later(self, judging: Future[bool | None], effect: Judge, session: Session) -> None:
         """Write the judge's word down when it comes, of a call that could not wait for it."""

@@ -2,7 +2,7 @@
 
     python -m loadtests.compare --a http://127.0.0.1:8000 --b http://127.0.0.1:8001 -- --rate 10 --run-time 100s
     python -m loadtests.compare --a 'python -m serving.simulated' --b 'python -m serving.simulated --slots 8' \\
-        --file replay -- --trace conversation.jsonl.gz --rate 5 --run-time 100s
+        --file replay -- --trace conversation.jsonl.gz --trace-speed 2 --run-time 100s
 
 A side is the URL of a running server, or a command that starts one and prints a JSON line with its ``url``: started
 afresh for every run, so that no run finds the cache of the one before it. Each run is ``locust --headless`` with the
@@ -29,7 +29,7 @@ import numpy as np
 
 from costkit.errors import ConfigError, MissingExtra
 from loadtests.metrics import METRICS, series
-from loadtests.paired import FIGURES, Change, Pairs, changes, paired
+from loadtests.paired import FIGURES, Change, Pairs, changes, paired, priced_apart
 from loadtests.plot import clear, figure_of, log_ticks, saved
 from loadtests.runs import Finished, RunError, Runner, as_interrupts, locust, served, split, timed
 from loadtests.words import value
@@ -51,6 +51,7 @@ class Comparison:
     pairs: int
     failed: tuple[int, int]
     runs: tuple[tuple[str, str, str], ...]
+    note: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, seconds and US dollars."""
@@ -58,7 +59,7 @@ class Comparison:
         runs = [{"side": side, "folder": folder, "invalid": why or None} for side, folder, why in self.runs]
         figures = {name: one.as_json() for name, one in self.changes.items()}
         about = {"claim": CLAIM, "pairs": self.pairs, "failed": failed, "exit_code": exit_code(self)}
-        return {**about, "figures": figures, "runs": runs}
+        return {**about, "figures": figures, "runs": runs, "note": self.note or None}
 
 
 def compare(
@@ -93,7 +94,15 @@ def compare(
         raise RunError(str(error)) from None
     failed = [sum(one.error is not None for each in side for one in each) for side in sides]
     runs = tuple((side, str(place), str(one.told["verdict"]["reason"])) for side, place, one in made)
-    return Comparison(changes(pairs), pairs.size, (failed[0], failed[1]), runs), pairs
+    found, note = changes(pairs), ""
+    if "cost_mean" not in found:
+        note = "cost: not known on both sides; say --price-in and --price-out after --"
+    elif priced_apart(pairs):
+        note = (
+            "cost: A and B charge other prices for the same tokens; where that is not meant, give both the same "
+            "(--price-in and --price-out after --, and to a service that tells its own cost)"
+        )
+    return Comparison(found, pairs.size, (failed[0], failed[1]), runs, note), pairs
 
 
 def exit_code(comparison: Comparison) -> int:
@@ -120,6 +129,11 @@ def tell(comparison: Comparison) -> list[str]:
         names = ", ".join(map(_title, apart))
         lines.append(
             f"the repeats differ much ({names}): was a cache warm? Start each run afresh (a command for a URL)."
+        )
+    lines += [comparison.note] if comparison.note else []
+    if len(comparison.runs) == 2:
+        lines.append(
+            "one run a side: a difference between two runs may pass for one between A and B (--order abba)"
         )
     for side, folder, why in comparison.runs:
         if why:

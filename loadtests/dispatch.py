@@ -153,8 +153,16 @@ class Dispatcher:
         except GreenletExit:
             self._lost(number, ask, at, self._busy[number][2], "unfinished")
             raise
+        except Exception as error:  # noqa: BLE001 - the generator's own: no answer, and no run to trust
+            self._lost(number, ask, at, self._busy[number][2], "generator_error")
+            self.trouble = self.trouble or f"a request could not be made ({type(error).__name__})"
+            answer = Answer()
+            answer.end_of_input("generator_error")
+            return answer
         finally:
             self._busy.pop(number, None)
+            if not self._busy:
+                self._idle.set()
         one = sample_of(answer, ask, self.pricing)
         self.record(
             Sample(
@@ -163,8 +171,6 @@ class Dispatcher:
                 conversation=ask.conversation, **self._stamps(answer), **one,
             )
         )  # fmt: skip
-        if not self._busy:
-            self._idle.set()
         return answer
 
     def _lost(self, number: int, ask: Ask, at: float, sent: float, error: str) -> None:

@@ -143,6 +143,12 @@ def read_settings(options: Namespace, *, seconds: float | None = None) -> Settin
     trace = Path(str(said["trace"])).expanduser() if said["trace"] else None
     if arrivals == "trace" and trace is None:
         raise SettingsError("--arrivals trace needs --trace FILE")
+    objectives = _checked("--slo", parse_objectives, str(said["slo"]))
+    if said["machine_hour"] and any(one.metric == "cost" for one in objectives):
+        raise SettingsError(
+            "--slo cost.mean: with --machine-hour a request has no cost of its own; leave one of the two out "
+            "(the run tells dollars per 1,000 good requests)"
+        )
     return Settings(
         plan=None if arrivals == "trace" else _plan(said, arrivals, seconds),
         trace=trace,
@@ -154,7 +160,7 @@ def read_settings(options: Namespace, *, seconds: float | None = None) -> Settin
         key_env=_variable(str(said["key_env"])),
         timeout=_seconds(said, "timeout"),
         drain=_seconds(said, "drain"),
-        objectives=_checked("--slo", parse_objectives, str(said["slo"])),
+        objectives=objectives,
         prices=_prices(said),
         machine_hour=_number(said, "machine_hour", over=0.0) if said["machine_hour"] else None,
         out=Path(str(said["out"])).expanduser(),

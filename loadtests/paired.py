@@ -2,7 +2,8 @@
 
 One trace is sent to A and to B, in the order A, B, B, A, so that a slow drift of the machine falls on both alike. Pairs
 are drawn in whole blocks of consecutive arrivals (:mod:`costkit.stats.blocks`), because neighbours share a queue. What
-is claimed holds for this trace: another trace has other prompts, other bursts and other repeats.
+is claimed holds for this trace: another trace has other prompts, other bursts and other repeats. Every interval also
+covers what the repeats of a side differ by, so that a run on a busy machine is not told for a slower server.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ from costkit.stats.blocks import block_statistic
 from loadtests.metrics import METRICS
 from loadtests.sample import Sample
 
-__all__ = ["FIGURES", "Change", "Pairs", "change", "changes", "paired"]
+__all__ = ["FIGURES", "Change", "Pairs", "change", "changes", "paired", "priced_apart"]
 
 Floats = NDArray[np.float64]
 Which = Literal["lower", "higher", "the same", "no difference shown", "too few pairs"]
 _NEVER = 1e300  # a change that cannot be told, as a number that quantiles can be taken of
 _SAME = 0.01  # a change nobody would act on
+# Student's t by degrees of freedom, and where there are more.
+_T_95 = {2: 4.303, 4: 2.776, 6: 2.447, 8: 2.306, 10: 2.228}
+_T_95_MORE = 2.179
+_Z_95 = 1.96
 _FEWEST = 72  # pairs: as for the p95 of one run
 FIGURES: dict[str, tuple[str, float | None]] = {
     "ttft_p95": ("ttft", 0.95),
@@ -103,6 +108,21 @@ def paired(a: Sequence[Sequence[Sample]], b: Sequence[Sequence[Sample]]) -> Pair
     return Pairs(tuple(sides[: len(a)]), tuple(sides[len(a) :]))
 
 
+def priced_apart(pairs: Pairs) -> bool:
+    """Whether A and B were charged by other prices: calls of the same tokens cost them more than 1% apart."""
+    ratios = [
+        two.cost_nano / one.cost_nano
+        for run_a, run_b in zip(pairs.a, pairs.b, strict=True)
+        for one, two in zip(run_a, run_b, strict=True)
+        if one.cost_nano and two.cost_nano and _tokens(one) == _tokens(two) and not (one.saving or two.saving)
+    ]
+    return bool(ratios) and abs(float(np.median(ratios)) - 1) > _SAME
+
+
+def _tokens(one: Sample) -> tuple[int | None, ...]:
+    return one.prompt_tokens, one.cached_tokens or 0, one.output_tokens, one.reasoning_tokens or 0
+
+
 def changes(pairs: Pairs, *, repeats: int = 1000, seed: int = 0) -> dict[str, Change]:
     """Every figure that both sides have."""
     found = {name: change(pairs, name, repeats=repeats, seed=seed) for name in FIGURES}
@@ -135,8 +155,29 @@ def change(pairs: Pairs, figure: str, *, repeats: int = 1000, seed: int = 0) -> 
     interval = block_statistic(count, relative, repeats=repeats, seed=seed) if count >= _FEWEST else None
     if interval is not None and max(interval) >= _NEVER / 2:
         interval = None
+    if interval is not None:
+        interval = _widened(interval, [of(one) for one in a], [of(one) for one in b])
     rounds = tuple(_relative(of(one), of(two)) for one, two in zip(a, b, strict=True))
     return Change(figure, of(a), of(b), _relative(of(a), of(b)), interval, count, rounds)
+
+
+def _widened(interval: tuple[float, float], a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+    """The interval of a relative change, wider by what the repeats differ by beyond what requests explain.
+
+    A neighbour's load that falls on a whole run moves all its requests alike, which no drawing of requests can see.
+    In logarithms: the variance of the change by the repeats, less that by requests, comes on top with Student's t.
+    """
+    if len(a) < 2 or min(interval) <= -1 or not all(math.isfinite(one) and one > 0 for one in (*a, *b)):
+        return interval
+    one, two = np.log(a), np.log(b)
+    low, high = map(math.log1p, interval)
+    middle = min(max(float(two.mean() - one.mean()), low), high)
+    repeats = float(one.var(ddof=1) + two.var(ddof=1)) / len(a)
+    more = _T_95.get(2 * (len(a) - 1), _T_95_MORE) ** 2 * max(
+        0.0, repeats - ((high - low) / (2 * _Z_95)) ** 2
+    )
+    low, high = middle - math.hypot(middle - low, more**0.5), middle + math.hypot(high - middle, more**0.5)
+    return math.expm1(low), math.expm1(min(high, 700.0))
 
 
 def _value(one: Sample, metric: str) -> float:

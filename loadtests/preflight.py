@@ -6,6 +6,7 @@ One request is sent, as the run would send it. Whatever is wrong is said in one 
 from __future__ import annotations
 
 import json
+import time
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable
@@ -33,6 +34,8 @@ Make = Callable[[Settings, Namespace], Traffic]
 
 EXIT_SETTINGS, _EXIT_SERVER, _EXIT_GENERATOR = 2, 1, 5
 _TRIAL_S = 60.0
+_PASSING = frozenset({"status_500", "status_502", "status_504", "cut_off", "timeout"})
+_PAUSES_S = (0.5, 2.0)
 
 
 class Refused(Exception):
@@ -104,6 +107,12 @@ def make_traffic(make: Make, settings: Settings, options: Namespace) -> Traffic:
         _ = traffic.ask(traffic.trial)
     except (TraceError, TrafficError, SettingsError) as error:
         raise Refused(EXIT_SETTINGS, str(error)) from None
+    except OSError as error:
+        raise Refused(
+            EXIT_SETTINGS, f"{error.filename}: cannot be read ({error.strerror or error})"
+        ) from None
+    except ValueError as error:  # of an option of the locust file itself
+        raise Refused(EXIT_SETTINGS, str(error)) from None
     return traffic
 
 
@@ -132,7 +141,13 @@ def _models_path(client: Client) -> str:
 
 def _try(client: Client, traffic: Traffic, settings: Settings, host: str) -> None:
     ask = traffic.ask(traffic.trial)
-    answer, _ = replace(client, timeout=min(_TRIAL_S, settings.timeout)).post(ask.body, ask.headers)
+    client = replace(client, timeout=min(_TRIAL_S, settings.timeout))
+    answer, _ = client.post(ask.body, ask.headers)
+    for pause in _PAUSES_S:  # one bad answer of a server that gives some is no reason not to begin
+        if answer.error not in _PASSING:
+            break
+        time.sleep(pause)
+        answer, _ = client.post(ask.body, ask.headers)
     # What the load is to find out (too much at once, a slow answer) is no reason not to begin.
     if answer.error is None or answer.error in {"status_429", "status_503", "no_finish_reason", "no_content"}:
         return
@@ -183,7 +198,7 @@ def _possible(settings: Settings, traffic: Traffic, processes: int) -> None:
 
 def peak(settings: Settings, traffic: Traffic) -> float:
     """The highest rate of a run, requests a second: of its stages, or of a trace's fullest 10 seconds."""
-    if settings.plan is not None:
+    if settings.plan is not None and traffic.times is None:
         return max(max(stage.start, stage.end) for stage in settings.plan.stages)
     counts = Counter(int(at / 10) for at in traffic.times or ())
     return max(counts.values(), default=0) / 10

@@ -14,15 +14,28 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from loadtests.options import Option, Settings
+from loadtests.options import OPTIONS as COMMON
+from loadtests.options import Option, Settings, SettingsError
 from loadtests.run import LoadUser, install
 from loadtests.traffic import Traffic, replay
 
 OPTIONS = (Option("trace-scale", 1.0, "makes prompts and answers shorter: 0.1 is a tenth of their tokens"),)
 
+DEFAULTS = {one.key: one.default for one in COMMON}
+
 
 def make(settings: Settings, options: Namespace) -> Traffic:
     """The traffic of this file."""
+    given = [
+        name
+        for name in ("rate", "stages", "burstiness")
+        if str(getattr(options, name)) != str(DEFAULTS[name])
+    ]
+    given += [] if options.arrivals in (DEFAULTS["arrivals"], "trace") else ["arrivals"]
+    if given:
+        raise SettingsError(
+            f"--{given[0]}: replay sends at the trace's own times; leave it out (--trace-speed 2 sends twice as fast)"
+        )
     rows = settings.rows()
     return replay(settings.model, rows, speed=settings.trace_speed, scale=float(options.trace_scale))
 

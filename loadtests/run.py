@@ -89,6 +89,10 @@ def _begin(environment: Any, make: Make, more: Sequence[Option], web_ui: Any) ->
             if options.processes:
                 _end_children()
             sys.exit(refused.code)
+        except BaseException:
+            if options.processes:
+                _end_children()
+            raise
     if options.headless and not sys.stdout.isatty():
         options.only_summary = True  # quiet in a pipe
     conductor.listen()

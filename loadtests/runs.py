@@ -11,10 +11,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from loadtests.arrivals import parse_seconds, parse_stages
 from loadtests.sample import Sample, read_samples
@@ -185,9 +186,18 @@ def served(command: Sequence[str]) -> Iterator[str]:
     except OSError as error:
         raise RunError(f"{command[0]}: cannot be started ({error.strerror or error})") from None
     try:
-        yield _url(server, command)
+        url = _url(server, command)
+        # Whoever logs there would stand still once the pipe is full.
+        threading.Thread(target=_drained, args=(server.stdout,), daemon=True).start()
+        yield url
     finally:
         _ended(server, signal.SIGTERM)
+
+
+def _drained(lines: IO[str] | None) -> None:
+    with contextlib.suppress(OSError, ValueError):  # closed in the meantime
+        for _ in lines or ():
+            pass
 
 
 def _url(server: subprocess.Popen[str], command: Sequence[str]) -> str:

@@ -149,10 +149,15 @@ def rag(
         seed: of the draws; also of which meanings are the frequent ones.
 
     Raises:
-        TrafficError: no questions.
+        TrafficError: no questions, or a tenant that no header can carry.
     """
     if not questions:
         raise TrafficError("no questions to ask")
+    for tenant in {one.get("tenant", "") for one in questions}:
+        if not (tenant.isascii() and tenant.isprintable()):
+            raise TrafficError(
+                f"tenant {tenant!r:.60}: goes in a header ({header}), so printable ASCII alone"
+            )
     groups: dict[tuple[str, str], list[Mapping[str, str]]] = {}
     for one in questions:
         groups.setdefault((one.get("tenant", ""), one.get("intent", one["question"])), []).append(one)

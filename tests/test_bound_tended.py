@@ -99,6 +99,28 @@ def test_the_fold_does_not_depend_on_how_many_rows_are_read_at_once(ledger: Ledg
     assert stands(each) == stands(some) == stands(tend(ledger))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_torn_fold_is_made_anew(ledger: Ledger, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted in the midst of a row, or forked there, a gate counts nothing twice: it is as one that began anew."""
+    rows = story(seed, 300)
+    tended = tend(ledger)
+    put(ledger, *rows[:150])
+    tended.decide(SURE)
+    put(ledger, *rows[150:])
+    whole = tended.gate.see
+
+    def torn(*given: Any) -> bool:
+        whole(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tended.gate, "see", torn)
+    with pytest.raises(KeyboardInterrupt):
+        tended.decide(SURE)
+    tended.after_fork()
+    tended.decide(SURE)
+    assert stands(tended) == stands(tend(ledger))
+
+
 def test_a_late_label_counts_and_a_lost_one_is_wrong(ledger: Ledger) -> None:
     """A label within 600 s by the rows' own clock is what it says; one that has not come by then is wrong, once."""
     tended = tend(ledger)

@@ -11,7 +11,20 @@ import pytest
 import costkit
 from costkit import Kit
 from tests.kits import rows
-from tests.meanings import AUDIT, SERVE, SURE, Model, evidence, gate_of, kit, meaning, model, opened, told
+from tests.meanings import (
+    AUDIT,
+    SERVE,
+    SURE,
+    Model,
+    evidence,
+    gate_of,
+    kit,
+    meaning,
+    model,
+    opened,
+    pool_of,
+    told,
+)
 from tests.refreshing import Clock, later, until
 
 __all__ = ["kit", "later", "model"]
@@ -307,6 +320,59 @@ def test_refusals_stand_for_nothing(kit: Kit, answer: str | None) -> None:
     ask(ONE)
     opened(kit, ask)
     assert ask(OTHER) == "14 days"
+
+
+def lose(kit: Kit) -> None:
+    """Every stored answer is gone, as when the folder grew too large; the index is a file of its own."""
+    kit._ports.store._cache.clear()
+    kit._ports.store.front.clear()
+
+
+def test_what_replaced_an_answer_does_not_stand_in_its_place(kit: Kit) -> None:
+    """An answer that was let in, then lost and asked anew, is not replaced by the refusal that came instead."""
+    said = ["14 days", "I'm sorry, I can't help with that."]
+
+    @kit.call(costkit.exact(admit=lambda given: True), meaning(), **SURE, scope=None)
+    def ask(question: str) -> str:
+        return said.pop(0) if question == ONE and said else "30 days"
+
+    ask(ONE)
+    opened(kit, ask)
+    lose(kit)
+    assert "sorry" in ask(ONE) and ask.outcome(ONE).saving == "exact"
+    assert [ask(OTHER), ask.outcome(OTHER).saving] == ["30 days", "exact"]
+
+
+def test_a_lost_answer_hides_no_other(kit: Kit, model: Model) -> None:
+    """Where the nearest question's answer is gone from the store, the next one's is found, and the row is dropped."""
+
+    @kit.call(meaning(), **SURE, scope=None)
+    def ask(question: str) -> str:
+        return model(question)
+
+    ask("how do I get a refund please now")
+    lose(kit)
+    ask("how can I get a refund")
+    opened(kit, ask)
+    assert ask.outcome("how do I get a refund please").saving == "semantic"
+
+
+def test_a_judge_that_cannot_be_asked_costs_no_answer(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong around the judge, the paid answer is returned and the candidate counts as wrong."""
+
+    @kit.call(meaning(), **SURE, scope=None)
+    def ask(question: str) -> str:
+        return "14 days"
+
+    ask(ONE)
+
+    def gone(*_: Any, **__: Any) -> bool:
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr(pool_of(kit, ask), "judge", gone)
+    with pytest.warns(RuntimeWarning, match="could not be judged"):
+        assert ask(OTHER) == "14 days"
+    assert told(kit)[-1] == ("declined", 1)
 
 
 def test_admit_of_its_own(kit: Kit, model: Model) -> None:

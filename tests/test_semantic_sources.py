@@ -10,7 +10,7 @@ import pytest
 
 from costkit import Kit
 from costkit.semantic.features import Neighbour, Profile, Profiler, choose
-from costkit.semantic.sources import sources_of
+from costkit.semantic.sources import legible, sources_of
 from tests.meanings import SURE, evidence, kit, meaning, opened
 
 __all__ = ["kit"]
@@ -46,12 +46,44 @@ def test_parts_of_one_document_are_no_change() -> None:
     assert first.sources == second.sources and not second.outdates(first)
 
 
-@pytest.mark.parametrize("odd", [None, 3, [], [None, 3.5, object()], {}, [("a", 1)], iter(["a"]), [""]])
+@pytest.mark.parametrize(
+    "odd", [None, 3, [], [None, 3.5, object()], {}, [("a", "b", "c")], iter(["a"]), [""]]
+)
 def test_what_is_no_passage_says_nothing(odd: Any) -> None:
     """Things without a text or an id are left out, and an iterator is not used up."""
     assert sources_of(odd, b"k") == frozenset()
     if hasattr(odd, "__next__"):
         assert next(odd) == "a"
+
+
+def test_a_score_beside_a_passage_is_left_aside() -> None:
+    """Passages as similarity searches return them, each with its score, are the same as without."""
+    plain = [{"id": "kb-1", "text": "30 days"}, Document("parcels", {"source": "kb-2", "start_index": 1})]
+    assert sources_of([(one, 0.83) for one in plain], b"k") == sources_of(plain, b"k") != frozenset()
+
+
+@pytest.mark.parametrize(
+    ("passages", "reads"),
+    [(None, True), ([], True), (["", None], True), ([OLD], True), ("a text", True), ({"documents": [["x"]]}, False),
+     ([OLD, 3.5], False), (iter(["a"]), False), (["x"] * 257, False)],
+)  # fmt: skip
+def test_what_cannot_be_read_is_told(passages: Any, reads: bool) -> None:
+    """Only where every passage can be read may calls with other passages answer for each other."""
+    assert legible(passages) is reads
+
+
+def test_passages_that_cannot_be_read_must_be_identical(kit: Kit) -> None:
+    """Where nobody could tell that a passage changed, answers made from other passages are not candidates."""
+
+    @kit.call(meaning(sources="found"), **SURE, scope=None)
+    def ask(question: str, found: Any) -> str:
+        return str(found)
+
+    with pytest.warns(RuntimeWarning, match="reads as passages"):
+        ask(ONE, found={"documents": [["30 days"]]})
+    opened(kit, ask)
+    assert ask.outcome(OTHER, found={"documents": [["14 days"]]}).saving is None
+    assert ask.outcome(OTHER + " please", found={"documents": [["14 days"]]}).saving == "semantic"
 
 
 def test_a_profile_comes_back_whole_and_damage_is_refused() -> None:

@@ -69,6 +69,7 @@ class Tended:
             0.0,
         )  # of the rows, never set back; and by how much it is ahead of them
         self._kept = 0  # rows folded since the state was kept
+        self._torn = False  # a row is being folded
         self._waiting: OrderedDict[str, tuple[float, Passage]] = OrderedDict()
         self._early: OrderedDict[str, bool | None] = OrderedDict()  # a judge may be faster than its call
         self._lock = threading.Lock()
@@ -113,6 +114,7 @@ class Tended:
 
     def after_fork(self) -> None:
         """A connection must not be used, nor closed, by a process that inherited it."""
+        # A fold that another thread was in the midst of is half a fold here.
         self._inherited = (*self._inherited, self._con)
         self._lock, self._con, self._version = threading.Lock(), None, -1
         self._random = random.Random()
@@ -134,6 +136,8 @@ class Tended:
     def _follow(self) -> None:
         """Fold in what is new; where the ledger cannot be read the gate stays as it is."""
         with contextlib.suppress(sqlite3.Error):
+            if self._torn:  # by an interrupt, or a fork
+                self._anew()
             con = self._connected()
             version = con.execute("PRAGMA data_version").fetchone()[0]
             if version == self._version:
@@ -176,9 +180,18 @@ class Tended:
                 keep(GateState(self.id, self._last, of, packed(parts)))
 
     def _take(self, row: Evidence) -> None:
+        self._torn = True
         if _sound(row, self.gate):
             self._fold(row)
         self._last = row.id
+        self._torn = False
+
+    def _anew(self) -> None:
+        """As if no row had been folded."""
+        self.gate, self.demoted_at, self.opened_at = Gate(self.bound, self._prior), [], None
+        self._last, self._version, self._at, self._kept = 0, -1, 0.0, 0
+        self._clock, self._ahead, self._torn = -math.inf, 0.0, False
+        self._waiting, self._early = OrderedDict(), OrderedDict()
 
     def _connected(self) -> sqlite3.Connection:
         """The connection; where another file is in the ledger's place, the gate starts anew."""
@@ -190,9 +203,7 @@ class Tended:
         self._path = con.execute("PRAGMA database_list").fetchone()[2]
         stamp = _stamp(self._path)
         if self._file not in (None, stamp):
-            self.gate, self.opened_at, self._last = Gate(self.bound, self._prior), None, 0
-            self._waiting.clear()
-            self._early.clear()
+            self._anew()
         self._con, self._file = con, stamp
         return con
 

@@ -3,7 +3,8 @@
 Two texts may lie next to each other for an encoder and still ask for 2 cards or 3, for Monday or Tuesday. A text is
 read once, by rules that a person can check; English words, any script's digits. What it does not see: compound
 number words ("two hundred and fifty" reads as 200 and 50), conversions (a week is not 7 days), a name that opens a
-sentence and nothing else, numbers or negation in other languages.
+sentence and nothing else, "first" and "second" without a word such as "the" before them, numbers or negation in other
+languages.
 
 >>> one, two = marks("Send $1,000 on 3 May 2026"), marks("send 1000 dollars on May 3rd, 2026")
 >>> sorted(one.numbers | one.dates), differs(one, two)

@@ -17,6 +17,7 @@ _PLAIN = re.compile(r"\d+")
 _NUMBER = re.compile(
     r"\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d+)?|\d{1,3}(?:\.\d{3})+(?:,\d+|\.\d{3})|\d*[.,]\d+|\d+"
 )
+_VERSION = re.compile(r"[1-9]\d?\.\d{0,2}[1-9]0")
 _GLUED = re.compile(r"([\d.,]*\d)([^\W\d_]{1,12})")
 _ORDINALS = frozenset({"st", "nd", "rd", "th"})
 _YEAR_FIRST = re.compile(r"(\d{4})([-/.])(\d\d?)\2(\d\d?)(?:t(\d\d:\d\d)[\w:.+-]*)?")
@@ -32,6 +33,8 @@ def digits(token: str) -> list[Piece]:
 
     >>> [value for _, value in digits("1,000.50")], [value for _, value in digits("5-7")]
     (['1000.5'], ['5', '7'])
+    >>> digits("3.10") == digits("3.1")  # another version, another section
+    False
     """
     if _PLAIN.fullmatch(token):
         token = token if token.isascii() else _ascii(token)
@@ -85,7 +88,7 @@ def _part(low: str) -> list[Piece] | None:
     """One side of a range: a number, a number with its unit, or a word; None for anything else."""
     if _NUMBER.fullmatch(low):
         leading = low[0] == "0" and low.isdigit() and len(low) > 1
-        return None if leading else [(Kind.NUMBER, number(_point(low)))]
+        return None if leading else [(Kind.NUMBER, _as_written(_point(low)))]
     if low in SPECIAL:
         return [SPECIAL[low]]
     found = _GLUED.fullmatch(low)
@@ -97,6 +100,11 @@ def _part(low: str) -> list[Piece] | None:
     if letters in SUFFIXES:
         return [(Kind.NUMBER, number(_point(found[1]), SUFFIXES[letters]))]
     return [(Kind.NUMBER, value), (Kind.UNIT, UNITS[letters])] if letters in UNITS else None
+
+
+def _as_written(text: str) -> str:
+    """The number, with the zeros at its end where it may be one of a version or a section: 3.10, not 1000.0 or 0.50."""
+    return text if _VERSION.fullmatch(text) else number(text)
 
 
 def _point(text: str) -> str:

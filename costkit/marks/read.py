@@ -254,6 +254,8 @@ def _number(items: list[Item], at: int) -> tuple[str, str, int]:
         unit, at, alone = follows[2], at + 1, False
     if unit in ("am", "pm") and len(value) < 3:
         return "dates", _clock(f"{value}:00", unit), at
+    if unit and "." in value:
+        value = number(value)
     return "numbers", "" if alone else f"{sign}{value} {unit}".rstrip(), at
 
 

@@ -29,6 +29,7 @@ from costkit.semantic.claimed import claimed, readable
 from costkit.semantic.features import NEIGHBOURS, PRIOR, Neighbour, Profile, Profiler, choose
 from costkit.semantic.judging import Judging
 from costkit.semantic.settings import Semantic
+from costkit.semantic.sources import legible
 from costkit.store import Entry, Moment
 from costkit.texts import refuses
 
@@ -208,12 +209,19 @@ class Pool:
             nothing = Passage("none", None, None, None, 1.0, tended.generation, scope, tag)
             return Sought(tended.id, nothing, scope_id, namespace, vector, profile, text)
         near = self._index.search(scope_id, namespace, vector, k=NEIGHBOURS, now=moment.wall, epoch=epoch)
-        choice = choose(
-            profile, self._neighbours(near.rows, near.similarities.tolist()), self.meaning.settings.veto
-        )
-        entry = None if choice is None else self._get(scope_id, choice.key, moment.wall)
-        if entry is None or entry.stream != stream or not _fresh(entry, moment, epoch, ttl):
-            choice, entry = None, None
+        added = {row.key: row.added for row in near.rows}
+        neighbours = self._neighbours(near.rows, near.similarities.tolist())
+        choice, entry = choose(profile, neighbours, self.meaning.settings.veto), None
+        while choice is not None:
+            found = choice.key
+            entry = self._get(scope_id, found, moment.wall)
+            if entry is None:
+                self._index.drop(scope_id, namespace, found)  # its answer is gone from the store
+            # What now stands under the key may be another answer than the one that was let in: a refusal, a failure.
+            elif entry.at == added[found] and entry.stream == stream and _fresh(entry, moment, epoch, ttl):
+                break
+            neighbours = [one for one in neighbours if one.key != found]
+            choice, entry = choose(profile, neighbours, self.meaning.settings.veto), None
         key = None if choice is None else choice.key
         passage = tended.decide(
             None if choice is None else choice.features,
@@ -257,7 +265,14 @@ class Pool:
         Words that were digested with another key are another's: their shares could not be told.
         """
         settings, gate = self.meaning.settings, f"{tended.id} {tended.generation}"
-        same = {name: value for name, value in keyed.items() if name not in (settings.text, settings.sources)}
+        apart = {settings.text, settings.sources}
+        if settings.sources and not legible(keyed.get(settings.sources)):
+            self._warn(
+                f"{self.name}: not all of {settings.sources!r} reads as passages (texts, pairs of id and text, "
+                "mappings or objects with id and text), so it must be identical for an answer to be served by meaning"
+            )
+            apart.discard(settings.sources)
+        same = {name: value for name, value in keyed.items() if name not in apart}
         return digest(None, self.name, self.version, {**same, "semantic()": [gate, self.key, rest]})
 
     def admit(self, sought: Sought, *, key: str, value: Any, entry: Entry) -> None:
@@ -266,6 +281,7 @@ class Pool:
         answer = self._answer(value, entry.stream)
         group = group_of(self.meaning.judge, answer) if may_enter(settings, answer) else None
         if group is None:
+            self._index.drop(sought.scope_id, sought.namespace, key)
             return
         row = Row(
             key=key,

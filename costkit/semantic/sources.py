@@ -1,6 +1,7 @@
 """The retrieved passages that a call was made with: which documents, and whether one of them has changed since.
 
-A passage is a text, a pair of id and text, a mapping, or an object as retrieval libraries make them. Where it has no id
+A passage is a text, a pair of id and text, a mapping, or an object as retrieval libraries make them, each also beside a
+number (its score). Where it has no id
 of its own, only that of its document, or none, it can be the same or another one, never a changed one: other parts of a
 document may be retrieved for another phrasing.
 """
@@ -11,7 +12,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-__all__ = ["Sources", "sources_of"]
+__all__ = ["Sources", "legible", "sources_of"]
 
 Sources = frozenset[tuple[int, int]]
 """Of each passage, digests of its id and of its text."""
@@ -30,18 +31,40 @@ def sources_of(passages: Any, key: bytes) -> Sources:
     >>> {id for id, _ in old} == {id for id, _ in new}, old == new
     (True, False)
     """
-    if isinstance(passages, (str, bytes, Mapping)) or not isinstance(passages, Collection):
-        passages = [passages]  # an iterator is not ours to use up
     found = set()
-    for passage in list(passages)[:_MOST]:
+    for passage in _listed(passages)[:_MOST]:
         told = _passage(passage)
         if told is not None:
             found.add((_digest(told[0], key), _digest(told[1], key)))
     return frozenset(found)
 
 
+def legible(passages: Any) -> bool:
+    """Whether every passage could be read; what could not must be identical, for nobody could tell that it changed.
+
+    >>> legible([{"id": "kb-1", "text": "30 days"}]), legible({"documents": [["30 days"]]}), legible(None)
+    (True, False, True)
+    """
+    listed = _listed(passages)
+    return len(listed) <= _MOST and all(_empty(one) or _passage(one) is not None for one in listed)
+
+
+def _empty(passage: Any) -> bool:
+    return passage is None or (isinstance(passage, str) and not passage)
+
+
+def _listed(passages: Any) -> list[Any]:
+    if passages is None:
+        return []
+    if isinstance(passages, (str, bytes, Mapping)) or not isinstance(passages, Collection):
+        return [passages]  # an iterator is not ours to use up
+    return list(passages)
+
+
 def _passage(passage: Any) -> tuple[str, str] | None:
     """Its id and its text; None for what is no passage."""
+    if isinstance(passage, (list, tuple)) and len(passage) == 2 and isinstance(passage[1], (int, float)):
+        passage = passage[0]
     if isinstance(passage, str):
         return (passage, passage) if passage else None
     if isinstance(passage, (list, tuple)):

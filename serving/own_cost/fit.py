@@ -58,7 +58,8 @@ class Run:
     ``backlog`` the uncached tokens of those of them that had no first token yet,
     ``share`` the seconds of the machine that fall to the request if all in flight share it alike. ``seconds`` is the
     length of the run, ``busy`` how long at least one request was in flight. ``lost`` is the share of requests whose
-    tokens nobody reported (errors and cut streams), ``spared`` how many requests a saving answered without the engine.
+    tokens nobody reported (errors and cut streams), ``spared`` how many were answered without the
+    engine.
     """
 
     delay: Values
@@ -86,7 +87,7 @@ def columns(samples: Iterable[Sample]) -> Run:
     (2.0, 0.0333, 0.0)
     """
     everything = sorted(samples, key=lambda one: (one.sent, one.id))
-    worked = [one for one in everything if one.saving is None]
+    worked = [one for one in everything if not _spared(one)]
     told = np.array([_told(one) for one in worked], dtype=bool)
     if told.sum() < FEWEST:
         raise ValueError(
@@ -134,6 +135,11 @@ def fit(run: Run, *, confidence: float = 0.95, seed: int = 0) -> Weights:
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
     fresh, cached, output = ((float(one), float(other)) for one, other in zip(low, high, strict=True))
     return Weights(a, c, b, fresh, cached, output, len(run.fresh), confidence)
+
+
+def _spared(one: Sample) -> bool:
+    """Answered without the engine: by a saving, or by a service that needed no model for it."""
+    return one.saving is not None or (one.error is None and one.prompt_tokens == 0 and one.output_tokens == 0)
 
 
 def _told(one: Sample) -> bool:

@@ -194,6 +194,12 @@ def test_compare_answers(
     assert (tmp_path / "compare.png").stat().st_size > 20_000
 
 
+def test_prices_that_differ_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the same tokens cost other money on the other side, that is said: it may be no saving at all."""
+    compared(tmp_path, simulated(1.0))
+    assert "charge other prices for the same tokens" in capsys.readouterr().out
+
+
 def test_compare_shows_no_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same server twice at the same price: no difference, exit code 4, and how to narrow the interval."""
     same = simulated()
@@ -242,6 +248,22 @@ def test_a_server_is_started_afresh_and_stopped() -> None:
     ):
         with pytest.raises(RunError), served(command):
             pass
+
+
+def test_a_server_that_talks_is_listened_to() -> None:
+    """A server that logs more than a pipe holds goes on: what it says after its first line is read and left."""
+    talk = "import json; print(json.dumps({'url': 'http://127.0.0.1:9'}), flush=True)\n"
+    talk += "for n in range(20_000): print('x' * 100, flush=True)\nimport sys; sys.stderr.write('done')"
+    with served([sys.executable, "-c", talk]) as _:
+        found = ["1"]
+        until = time.monotonic() + 20
+        while found and time.monotonic() < until:
+            time.sleep(0.1)
+            pids = subprocess.run(
+                ["pgrep", "-f", "range.20_000"], capture_output=True, text=True
+            ).stdout.split()
+            found = [one for one in pids if _alive(int(one))]
+    assert not found
 
 
 def _alive(pid: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice, pairwise
 
 import gevent
@@ -125,6 +126,21 @@ def test_too_many_at_once_is_the_generators_failure() -> None:
         one.drain(1)
     assert sorted(row.error or "" for row in samples) == ["", "", "generator_limit", "generator_limit"]
     assert one.trouble is not None and "--max-in-flight" in one.trouble
+
+
+def test_a_request_that_cannot_be_made_is_lost_to_nobody() -> None:
+    """What goes wrong in the generator itself is a failed sample and makes the run invalid; the others go on."""
+    odd = replace(
+        ONE, ask=lambda number: replace(ONE.ask(number), headers={"X-Tenant": "東京"} if number == 1 else {})
+    )
+    with peer(good) as server:
+        one, samples, over = dispatcher(server, [0.0, 0.01, 0.02], odd)
+        assert over.wait(5)
+        begun = time.monotonic()
+        one.drain(30)
+    assert time.monotonic() - begun < 5
+    assert sorted((row.id, row.error) for row in samples) == [(0, None), (1, "generator_error"), (2, None)]
+    assert one.trouble is not None and "UnicodeEncodeError" in one.trouble
 
 
 def test_hopelessly_behind_is_an_end() -> None:

@@ -69,6 +69,9 @@ def runs(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
         "stopped": go("stopped", "chat", "--rate", "20", "--words", "20", "--max-tokens", "50", "--processes", "2"),
         "expired": start(home / "expired", "chat", "--host", server.url, OPENAI_API_KEY="sk-expired"),
         "nine": go("nine", "chat", "--rate", "nine"),
+        "system": go("system", "chat", "--system", "/no/such/file"),
+        "think": go("think", "multiturn", "--think", "soon", "--processes", "2"),
+        "rated": go("rated", "replay", "--trace", str(trace), "--rate", "5"),
         "gpt-9": go("gpt-9", "chat", "--processes", "2", "--model", "gpt-9"),
     }  # fmt: skip
     try:
@@ -206,6 +209,9 @@ def test_sigterm_keeps_what_was_taken(server: Server, tmp_path: Path) -> None:
     [
         ("expired", 1, r"refuses the API key \(401\): set OPENAI_API_KEY"),
         ("nine", 2, "invalid float value: 'nine'"),
+        ("system", 2, "/no/such/file: cannot be read"),
+        ("think", 2, "'soon' is no length of time"),
+        ("rated", 2, "--rate: replay sends at the trace's own times"),
         ("gpt-9", 1, "has no model 'gpt-9'; it lists simulated"),
     ],
 )

@@ -53,6 +53,7 @@ def said(**other: Any) -> Namespace:
         ({"header": "Authorization: Bearer sk-geheim"}, "--key-env"), ({"key_env": "sk-geheim-1"}, "--key-env"),
         ({"price_in": "1"}, "--price-out"), ({"price_cached": "1"}, "--price-in"), ({"run_name": "../x"}, "--run-name"),
         ({"max_in_flight": 0}, "--max-in-flight"), ({"machine_hour": "-2"}, "--machine-hour"),
+        ({"machine_hour": "2", "slo": "cost.mean<0.001USD"}, "--slo cost.mean"),
     ],
 )  # fmt: skip
 def test_wrong_settings_name_their_option(other: dict[str, Any], line: str) -> None:

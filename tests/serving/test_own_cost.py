@@ -149,6 +149,9 @@ def test_failures_and_savings_are_seen(samples: list[Sample]) -> None:
     assert saved.spared == len(hits)
     assert saved.bill.per_query == pytest.approx(plain.bill.per_query / 2, rel=1e-6)
     assert saved.weights == plain.weights
+    # A service that needed no model for an answer says so by its tokens.
+    none = [replace(one, saving=None, prompt_tokens=0, output_tokens=0) for one in hits]
+    assert own_cost([*samples, *none], usd_per_hour=0.4) == saved
 
 
 def test_the_price_is_costkits_own(samples: list[Sample]) -> None:
