@@ -53,6 +53,8 @@ from costkit.marks.read import LONGEST
         ("this one, which one, no one", set()),
         ("one day", {"1 day"}),
         ("zero", {"0"}),
+        ("3.10", {"3.10"}),
+        ("$3.50 or 3.5 dollars", {"3.5 usd"}),
         ("1/2 or ½ cup", {"1/2"}),
         ("٣ days", {"3 day"}),
         ("३ days", {"3 day"}),
