@@ -6,7 +6,8 @@ Each step is one ``locust --headless`` run of a locust file here (``--file chat`
 A closed loop's peak is no capacity: with eight slots, Poisson arrivals can use some 60% of it before they wait.
 
 Exit codes: 0 the rate was found; 1 a run could not be made; 2 bad arguments; 3 no rate meets the objectives; 4 the rate
-is known only between two bounds; 5 the generator, not the server, was the limit.
+is known only between two bounds; 5 the generator, not the server, was the limit. What was found before a run that could
+not be made, or before Ctrl-C, is told and kept.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from costkit.errors import ConfigError, MissingExtra
 from loadtests.cost import per_1000_good
 from loadtests.plot import BAD, GOOD, GREY, INK, clear, figure_of, saved
 from loadtests.runs import Finished, RunError, Runner, as_interrupts, locust, split
-from loadtests.search import Found, Limits, Step, search
+from loadtests.search import Cut, Found, Limits, Step, search
 from loadtests.slo import parse_objectives
 from loadtests.words import money
 
@@ -46,12 +47,16 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What was found, and every run it was found by. Dollars are those at the highest rate that passed."""
+    """What was found, and every run it was found by. Dollars are those at the highest rate that passed.
+
+    ``cut`` is the exit code of what ended the search early, 0 if nothing did.
+    """
 
     found: Found
     tried: tuple[Tried, ...]
     goodput: float | None
     per_1000_good: float | None
+    cut: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Plain values: requests a second, US dollars."""
@@ -77,6 +82,7 @@ class _Measure:
     usd_per_hour: float | None
     quiet: bool
     tried: list[Tried] = field(default_factory=list)
+    cut: int = 0
 
     def __call__(self, rate: float, requests: int, seed: int) -> Step:
         seconds = max(5.0, requests / rate)
@@ -92,7 +98,7 @@ class _Measure:
             self.slo,
         ]
         hour = ["--machine-hour", f"{self.usd_per_hour:g}"] if self.usd_per_hour is not None else []
-        finished = self.run(self.host, folder, [*self.args, *plan, *hour], seconds)
+        finished = self._made(folder, [*self.args, *plan, *hour], seconds)
         step = _step(rate, finished)
         goodput = float(finished.told["goodput_per_s"])
         thousand = finished.told["cost_usd"]["per_1000_good"]
@@ -105,6 +111,15 @@ class _Measure:
                 f"{rate:8.4g}/s, {step.requests:,} requests: {step.answer}{why}", file=sys.stderr, flush=True
             )
         return step
+
+    def _made(self, folder: Path, args: Sequence[str], seconds: float) -> Finished:
+        try:
+            return self.run(self.host, folder, args, seconds)
+        except (RunError, KeyboardInterrupt) as error:
+            if not self.tried:
+                raise
+            self.cut = error.code if isinstance(error, RunError) else 130
+            raise Cut(str(error) or "interrupted") from error
 
 
 def _step(rate: float, finished: Finished) -> Step:
@@ -141,19 +156,22 @@ def find(
         quiet: no line for each run.
 
     Raises:
-        RunError: a run could not be made.
+        RunError: the first run could not be made. Where a later one cannot, what was found until then is returned.
     """
     measure = _Measure(run, host, folder, slo, args, usd_per_hour, quiet)
     found = search(measure, limits)
     at = [one for one in measure.tried if one.step.rate == found.passes and one.step.answer == "pass"]
     goodput = sum(one.goodput for one in at) / len(at) if at else None
     costs = [one.per_1000_good for one in at if one.per_1000_good is not None]
-    return Capacity(found, tuple(measure.tried), goodput, sum(costs) / len(costs) if costs else None)
+    thousand = sum(costs) / len(costs) if costs else None
+    return Capacity(found, tuple(measure.tried), goodput, thousand, measure.cut)
 
 
 def exit_code(capacity: Capacity) -> int:
-    """0 found; 3 no rate passes; 4 known only between bounds; 5 the generator was the limit."""
+    """0 found; 3 no rate passes; 4 known only between bounds; 5 the generator was the limit; or what cut it short."""
     found = capacity.found
+    if capacity.cut:
+        return capacity.cut
     if found.resolved:
         return 0
     if found.ceiling is not None and (found.breaches is None or found.ceiling < found.breaches):
@@ -164,6 +182,8 @@ def exit_code(capacity: Capacity) -> int:
 def tell(capacity: Capacity) -> list[str]:
     """The result in lines, what to do next last."""
     found = capacity.found
+    if found.passes is None and capacity.cut:
+        return [f"no rate met the objectives so far: {found.stopped}", "next: mend that and search again."]
     if found.passes is None:
         lines = [f"no rate met the objectives: {found.stopped}"]
         low = min((one.step.rate for one in capacity.tried), default=0.0)
@@ -266,7 +286,7 @@ def main(argv: Sequence[str] | None = None, run: Runner | None = None) -> int:
         print(f"loadtests.capacity: {error}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
-        print(f"loadtests.capacity: interrupted; the runs so far are in {args.out}", file=sys.stderr)
+        print("loadtests.capacity: interrupted in the first run", file=sys.stderr)
         return 130
     (args.out / "capacity.json").write_text(json.dumps(capacity.as_json(), indent=2) + "\n", encoding="utf-8")
     if args.json:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Found", "Limits", "Step", "search", "walk"]
+__all__ = ["Cut", "Found", "Limits", "Step", "search", "walk"]
 
 StepAnswer = Literal["pass", "breach", "inconclusive", "invalid"]
 
@@ -72,13 +72,25 @@ class Found:
         return self.stopped == ""
 
 
+class Cut(Exception):
+    """No more runs can be made; the message says why."""
+
+
 def search(measure: Callable[[float, int, int], Step], limits: Limits) -> Found:
-    """Search with ``measure(rate, requests, seed)``; every run gets another seed."""
+    """Search with ``measure(rate, requests, seed)``; every run gets another seed.
+
+    Where ``measure`` raises :class:`Cut`, what the runs before it tell is returned, with its message as ``stopped``.
+    """
     walker = walk(limits)
     try:
-        rate, requests, seed = next(walker)
+        asked = next(walker)
         while True:
-            rate, requests, seed = walker.send(measure(rate, requests, seed))
+            try:
+                step = measure(*asked)
+            except Cut as cut:
+                asked = walker.throw(cut)
+            else:
+                asked = walker.send(step)
     except StopIteration as stop:
         found: Found = stop.value
         return found
@@ -91,6 +103,14 @@ def walk(limits: Limits) -> Generator[tuple[float, int, int], Step, Found]:
     luckiest.
     """
     state = _State(limits)
+    try:
+        yield from _walked(state)
+    except Cut as cut:
+        state.cut(str(cut))
+    return state.found()
+
+
+def _walked(state: _State) -> Generator[tuple[float, int, int], Step]:
     while (rate := state.next_rate()) is not None:
         step = yield from _answered(state, rate)
         state.take(step)
@@ -98,7 +118,7 @@ def walk(limits: Limits) -> Generator[tuple[float, int, int], Step, Found]:
     while state.passed:
         rate = state.passed[-1]
         if state.out_of_runs():
-            state.stopped = f"{limits.runs} runs were not enough: {rate:.4g}/s passed, but only once"
+            state.stopped = f"{state.limits.runs} runs were not enough: {rate:.4g}/s passed, but only once"
             break
         step = yield from _answered(state, rate)
         if step.answer == "pass":
@@ -106,7 +126,6 @@ def walk(limits: Limits) -> Generator[tuple[float, int, int], Step, Found]:
         state.passed.pop()
         state.take(step)
         state.stopped = f"{rate:.4g}/s passed once and not again"
-    return state.found()
 
 
 def _answered(state: _State, rate: float) -> Generator[tuple[float, int, int], Step, Step]:
@@ -150,6 +169,13 @@ class _State:
         if step.rate not in kind[step.answer]:
             kind[step.answer].append(step.rate)
             kind[step.answer].sort()
+
+    def cut(self, why: str) -> None:
+        """No more runs: the last one counts as it is, unless it says more about the generator than about the server."""
+        if self.steps and self.steps[-1].answer != "invalid":
+            self.take(self.steps[-1])
+        twice = [one for one in self.steps if one.answer == "pass" and one.rate == self.low()]
+        self.stopped = f"{why}; {self.low():.4g}/s passed, but only once" if len(twice) == 1 else why
 
     def next_rate(self) -> float | None:
         """The rate to try next; None where nothing is left to learn, ``stopped`` then says why if it matters."""

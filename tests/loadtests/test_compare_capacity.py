@@ -96,6 +96,32 @@ def test_capacity_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "not resolved: 3 runs were not enough" in out
 
 
+@pytest.mark.parametrize(("error", "code"), [(RunError("it ended", 4), 4), (KeyboardInterrupt(), 130)])
+@pytest.mark.parametrize("runs", [0, 2])
+def test_what_a_search_found_before_it_was_cut_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, runs: int
+) -> None:
+    """A run that cannot be made, or Ctrl-C, loses nothing of the runs before it; its own exit code is told."""
+    made: list[Path] = []
+
+    def run(host: str, folder: Path, args: Sequence[str], seconds: float) -> Finished:
+        if len(made) == runs:
+            raise error
+        made.append(folder)
+        return simulated()(host, folder, args, seconds)
+
+    assert capacity_of(tmp_path / "out", run) == code
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    if not runs:
+        assert not out and err.count("\n") == 1
+        return
+    told = json.loads((tmp_path / "out" / "capacity.json").read_text())
+    assert told["exit_code"] == code and [one["folder"] for one in told["runs"]] == [str(one) for one in made]
+    assert told["passes"] in {2.0, 4.0} and "passed, but only once" in told["stopped"]
+    assert (str(error) or "interrupted") in out and (tmp_path / "out" / "capacity.png").exists()
+
+
 @pytest.mark.slow
 def test_capacity_of_a_bad_generator_or_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A generator that drops requests is exit code 5, a server that meets no objective at any rate 3."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from loadtests.search import Found, Limits, Step, StepAnswer, search
+from loadtests.search import Cut, Found, Limits, Step, StepAnswer, search
 from loadtests.slo import Objective, answer_of
 from tests.loadtests.queues import SERVERS, runs, truth
 
@@ -133,3 +133,23 @@ def test_impossible_searches_are_refused(change: dict[str, float], named: str) -
     """Limits that no search can hold are refused by name."""
     with pytest.raises(ValueError, match=named):
         Limits(**{"start": 1.0, **change})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("after", range(12))
+def test_a_search_cut_short_tells_what_it_knows(after: int) -> None:
+    """However early no more runs can be made, what the runs before tell is returned and no rate is called found."""
+    made: list[Step] = []
+
+    def measure(rate: float, requests: int, seed: int) -> Step:
+        if len(made) == after:
+            raise Cut("the server is gone")
+        made.append(Step(rate, requests, "invalid" if rate > 60 else "pass" if rate <= 40 else "breach"))
+        return made[-1]
+
+    found = search(measure, LIMITS)
+    assert found.stopped.startswith("the server is gone") == (len(made) == after) != found.resolved
+    assert found.steps == tuple(made)
+    passed = [one.rate for one in made if one.answer == "pass"]
+    assert found.passes == max(passed, default=None)
+    assert found.breaches == min((one.rate for one in made if one.answer == "breach"), default=None)
+    assert ("only once" in found.stopped) == (passed.count(max(passed, default=0)) == 1)
