@@ -206,6 +206,24 @@ def test_audits_without_an_answer_are_told(tmp_path: Path) -> None:
     assert "serves nothing now" in out and "3 are left out" in out and "see why calls fail" in out
 
 
+def test_audits_that_callers_left_are_what_to_mend(tmp_path: Path) -> None:
+    """Where audits count as wrong because they got no answer, that is what to do next; one of many is not."""
+
+    def audits(left: int, wrong: int) -> str:
+        rows = [*shadowed(600), *(evidence(f"w{n}", "audit", wrong=1, chance=0.5) for n in range(wrong))]
+        for n in range(left):
+            rows += [
+                evidence(f"u{n}", "unanswered", chance=0.5),
+                evidence(f"b{n}", "audit", wrong=0, chance=0.5),
+            ]
+        found = told(tmp_path / f"{left}-{wrong}", rows)
+        assert (found.standing.lost_audits, found.standing.wrong_audits) == (left, left + wrong)
+        return " ".join(text(found).split())
+
+    assert "callers leave early" in audits(4, 0) and "callers leave early" in audits(4, 2)
+    assert "callers leave early" not in audits(1, 0) and "callers leave early" not in audits(3, 4)
+
+
 def test_a_slow_judge_and_a_nested_tier_are_told(tmp_path: Path) -> None:
     """Answers that the judge was too slow for are counted; so are those that a lossy saving inside made."""
     skipped = [evidence("d", "declined"), evidence("d", "label")]

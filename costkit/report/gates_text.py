@@ -20,6 +20,7 @@ __all__ = ["NEVER_REPEATS", "bound_text", "next_of", "to_text"]
 
 _COLOURS = {"open": "green", "shadow": "yellow", "closed": "bold red"}
 _WORST = 3
+_LOST = 3  # audits without an answer that are worth a word
 
 NEVER_REPEATS = (
     "another argument changes with every call, or nothing may be stored: name passages with sources=, leave out what "
@@ -235,6 +236,11 @@ def next_of(gate: GateTold) -> str:
         return "keep one of the two: the semantic tier inside leaves this one without labels"
     if gate.lost > 0.05 * s.labels:
         return "see to the judge: answers that it never judges count as wrong (`costkit doctor`)"
+    if s.lost_audits >= _LOST and 2 * s.lost_audits > s.wrong_audits:
+        return (
+            "most audits that count as wrong got no answer: see why calls fail, and where callers leave early let the "
+            "call go on to its end without them (`asyncio.shield`, a stream read out in the background)"
+        )
     if gate.state == "open":
         return "nothing; audits go on, and `costkit report` shows the money"
     if gate.state == "closed" or s.hits:
