@@ -113,7 +113,7 @@ lookup-peers: $(VENV)/.dev  ## the same beside GPTCache, bare and below LangChai
 	@$(BIN)/python -m tests.benchmarks.lookup --json
 
 load-coverage: $(VENV)/.dev  ## how often the intervals of load reports hold and their gate errs, on simulated queues
-	@$(BIN)/python -m tests.benchmarks.load_coverage
+	@$(BIN)/python -m tests.benchmarks.load_coverage --runs 400
 
 load-truth: $(VENV)/.dev  ## the load generator beside the simulated server's own log, its verdict on itself, other clients
 	@for rate in 10 50 100 200; do $(BIN)/python -m tests.benchmarks.load_truth --rate $$rate --seconds 15 --json; done

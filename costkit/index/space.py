@@ -73,10 +73,9 @@ class Snapshot:
         """Where the ``k`` nearest must be; None where that would be nearly everywhere."""
         limit = sieve.at_most(vector)
         limit[gone] = _NOWHERE
-        seeds = np.argpartition(limit, -max(_SEEDS, k))[-max(_SEEDS, k) :]
-        seeds = seeds[limit[seeds] > _NOWHERE]
+        seeds = _seeds(limit)
         if len(seeds) < k:
-            return seeds  # these are all that are alive
+            return None
         least = np.partition(dots(self.matrix[seeds], vector), -k)[-k]
         places = np.flatnonzero(limit >= least)
         return places if len(places) <= len(limit) // 8 else None
@@ -221,6 +220,13 @@ class Space:
         self._rows = [self._rows[place] for place in keep.tolist()]
         self._places = {row.key: place for place, row in enumerate(self._rows) if row is not None}
         self._sieve = None
+
+
+def _seeds(limit: Vectors) -> npt.NDArray[np.int64]:
+    """Rows that may be near: the best of every so many. Neighbours in age, which may be alike, lie in different ones."""
+    rows = len(limit) // _SEEDS
+    best = limit[: rows * _SEEDS].reshape(rows, _SEEDS).argmax(axis=0) * _SEEDS + np.arange(_SEEDS)
+    return best[limit[best] > _NOWHERE]
 
 
 def _moved(old: npt.NDArray[T], keep: npt.NDArray[np.int64], room: int) -> npt.NDArray[T]:
