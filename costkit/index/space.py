@@ -223,9 +223,10 @@ class Space:
 
 
 def _seeds(limit: Vectors) -> npt.NDArray[np.int64]:
-    """Rows that may be near: the best of every so many. Neighbours in age, which may be alike, lie in different ones."""
+    """Rows that may be near, the best of each part; rows stored one after the other, often alike, lie in several."""
     rows = len(limit) // _SEEDS
-    best = limit[: rows * _SEEDS].reshape(rows, _SEEDS).argmax(axis=0) * _SEEDS + np.arange(_SEEDS)
+    parts = limit[: rows * _SEEDS].reshape(rows, _SEEDS)
+    best: npt.NDArray[np.int64] = parts.argmax(axis=0) * _SEEDS + np.arange(_SEEDS)
     return best[limit[best] > _NOWHERE]
 
 
