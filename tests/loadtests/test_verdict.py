@@ -89,6 +89,16 @@ def test_other_faults_are_seen(fault: Callable[[list[Sample]], list[Sample]], na
     assert not told.valid and named in told.reason and "\n" not in told.reason
 
 
+@pytest.mark.parametrize(("seconds", "valid"), [(4, True), (50, False)])
+def test_lateness_that_moves_a_p95_needs_a_p95(seconds: float, valid: bool) -> None:
+    """Every second request 6.5 ms late, which each may be, moves the p95 of 25 requests; two have none to speak of."""
+    plan = steady(0.5, "constant")
+    run = [sample(one.id, one.intended, 0.0065 * (one.id % 2), e2e=0.1) for one in clean(plan, seconds)]
+    told = judge(run, seconds=seconds, plan=plan)
+    assert told.valid == valid and told.moved > 0.006, told.reason
+    assert valid or "moved the TTFT p95" in told.reason
+
+
 @pytest.mark.parametrize("burstiness", [0.2, 5.0])
 def test_another_process_is_seen(burstiness: float) -> None:
     """Arrivals that come in bursts, or evenly, where Poisson ones were asked for are caught by their law alone."""
