@@ -177,6 +177,7 @@ def test_fork_with_the_default_encoder(kit: Kit) -> None:
     if child == 0:
         status = 1
         try:
+            gate_of(kit, ask)._random = SERVE  # type: ignore[assignment]
             status = 0 if ask.outcome("How can I get my money back?").saving == "semantic" else 2
         finally:
             os._exit(status)
