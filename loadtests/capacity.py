@@ -200,10 +200,17 @@ def tell(capacity: Capacity) -> list[str]:
     if capacity.per_1000_good is not None:
         lines.append(f"1,000 good requests there: {money(capacity.per_1000_good)}")
     else:
-        lines.append(
-            "next: name --machine-hour, or prices after --, to have dollars for 1,000 good requests."
-        )
-    return lines
+        lines.append("name --machine-hour, or prices after --, to have dollars for 1,000 good requests")
+    return [*lines, f"next: {_next(capacity)}"]
+
+
+def _next(capacity: Capacity) -> str:
+    rate = f"{capacity.found.passes:.4g}"
+    if capacity.cut:
+        return f"mend what ended the search, and go on from there: --start {rate}"
+    if capacity.found.stopped:
+        return f"search on from there: --start {rate}, with longer runs (--requests) or more of them (--runs)"
+    return f"one long run at it, before you rely on it (locust ... --rate {rate} --run-time 30m)"
 
 
 def draw(capacity: Capacity, path: Path) -> Path:

@@ -39,7 +39,7 @@ _SHIFT_S = 0.005
 _P = 0.001  # each of the tests of the law
 _Z = 4.5  # the index of dispersion has a long upper tail
 _WINDOW = 10.0  # expected requests
-_FEWEST = 20  # requests for a test of their law, and for a p95 that is not just the slowest one's
+_FEWEST = 20  # requests for a test of their law
 _ROUNDED = 1e-6  # gaps in expected requests below which the digits of a time decide
 
 
@@ -169,7 +169,7 @@ def _wrong(told: Verdict, twice: Sequence[int], other: int) -> str:
         return _late(told, f"1 in 100 requests went out {_ms(told.lag_p99)} late or more")
     if told.lag_max > max(_STALL_FLOOR_S, _STALL * told.lag_limit):
         return _late(told, f"the generator stalled: a request went out {_ms(told.lag_max)} late")
-    if told.sent >= _FEWEST and told.moved > max(_SHIFT_S, told.lag_limit / 2):
+    if told.moved > max(_SHIFT_S, told.lag_limit / 2):
         return _late(told, f"the generator's own lateness moved the TTFT p95 by {_ms(told.moved)}")
     if abs(told.rate / told.rate_asked - 1) > _RATE:
         return f"asked for {told.rate_asked:.4g} requests a second, sent {told.rate:.4g}"

@@ -75,9 +75,10 @@ class Snapshot:
         limit[gone] = _NOWHERE
         seeds = _seeds(limit)
         if len(seeds) < k:
-            return None
-        least = np.partition(dots(self.matrix[seeds], vector), -k)[-k]
-        places = np.flatnonzero(limit >= least)
+            places = np.flatnonzero(~gone)
+        else:
+            least = np.partition(dots(self.matrix[seeds], vector), -k)[-k]
+            places = np.flatnonzero(limit >= least)
         return places if len(places) <= len(limit) // 8 else None
 
     def _named(self, graph: Graph, vector: Vectors, k: int, now: float) -> npt.NDArray[np.int64] | None:

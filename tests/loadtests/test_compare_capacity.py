@@ -94,6 +94,7 @@ def test_capacity_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture
     out, err = capsys.readouterr()
     assert err.count("requests: ") == 3 and "highest rate that meets the objectives" in out
     assert "not resolved: 3 runs were not enough" in out
+    assert out.splitlines()[-1].startswith("next: search on from there: --start ")
 
 
 @pytest.mark.parametrize(("error", "code"), [(RunError("it ended", 4), 4), (KeyboardInterrupt(), 130)])
@@ -119,6 +120,7 @@ def test_what_a_search_found_before_it_was_cut_is_kept(
     told = json.loads((tmp_path / "out" / "capacity.json").read_text())
     assert told["exit_code"] == code and [one["folder"] for one in told["runs"]] == [str(one) for one in made]
     assert told["passes"] in {2.0, 4.0} and "passed, but only once" in told["stopped"]
+    assert out.splitlines()[-1].startswith("next: mend what ended the search, and go on from there: --start ")
     assert (str(error) or "interrupted") in out and (tmp_path / "out" / "capacity.png").exists()
 
 

@@ -38,6 +38,10 @@ COMMON = [
     "2",
 ]
 EARLY = ["--rate", "0.5", "--arrivals", "constant", "--run-time", "5s", "--words", "20"]
+EARLY += [
+    "--slo",
+    "e2e.p50<30s",
+]  # a latency limit that lets the generator be as late as a busy machine makes it
 TRACE = [(0, 100, 5, [1]), (100, 700, 6, [1, 2]), (900, 40, 7, [9])]
 
 
@@ -161,16 +165,11 @@ def test_a_trace_is_sent_as_recorded(runs: dict[str, Run]) -> None:
 
 @pytest.mark.parametrize("name", ["early", "early-shared"])
 def test_a_last_answer_that_is_early_ends_no_run(runs: dict[str, Run], name: str) -> None:
-    """Where every answer is there before the time is up, a run still is as long as asked, and judged by what it sent.
-
-    On a busy machine it may be late; that is the only thing that may be wrong with it.
-    """
-    code, told = runs[name].wait(), runs[name].told
+    """Where every answer is there before the time is up, the run still is as long as asked, judged and valid."""
+    assert runs[name].wait() == 4, runs[name].err  # two requests meet no objective, nor miss one, for sure
+    told = runs[name].told
     assert told["seconds"] == pytest.approx(5.0, abs=0.1)
-    verdict = told["verdict"]
-    assert verdict["planned"] == verdict["sent"] == len(runs[name].samples) == 2
-    assert code == (0 if verdict["valid"] else 5), runs[name].err
-    assert verdict["valid"] or "late" in verdict["reason"], verdict["reason"]
+    assert told["verdict"]["valid"] and told["verdict"]["planned"] == len(runs[name].samples) == 2
 
 
 def test_conversations_have_rows_of_their_own(runs: dict[str, Run]) -> None:

@@ -89,14 +89,13 @@ def test_other_faults_are_seen(fault: Callable[[list[Sample]], list[Sample]], na
     assert not told.valid and named in told.reason and "\n" not in told.reason
 
 
-@pytest.mark.parametrize(("seconds", "valid"), [(4, True), (50, False)])
-def test_lateness_that_moves_a_p95_needs_a_p95(seconds: float, valid: bool) -> None:
-    """Every second request 6.5 ms late, which each may be, moves the p95 of 25 requests; two have none to speak of."""
+@pytest.mark.parametrize("seconds", [4, 50])
+def test_lateness_that_moves_a_p95_is_seen(seconds: float) -> None:
+    """Every second request 6.5 ms late, which each may be, moves the p95 of two requests or of 25, and is told so."""
     plan = steady(0.5, "constant")
     run = [sample(one.id, one.intended, 0.0065 * (one.id % 2), e2e=0.1) for one in clean(plan, seconds)]
     told = judge(run, seconds=seconds, plan=plan)
-    assert told.valid == valid and told.moved > 0.006, told.reason
-    assert valid or "moved the TTFT p95" in told.reason
+    assert told.moved > 0.006 and not told.valid and "moved the TTFT p95" in told.reason
 
 
 @pytest.mark.parametrize("burstiness", [0.2, 5.0])

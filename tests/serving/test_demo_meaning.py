@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from costkit.bound import tended
 from serving.assistant.documents import load_questions
 from serving.demo import meaning, meaning_show, servers
 from serving.demo.__main__ import ASSISTANT
@@ -68,14 +71,17 @@ def test_a_short_stream_stays_in_shadow(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.slow
-def test_the_whole_story() -> None:
-    """It opens before the change, keeps its bound until then, and stops serving before the end."""
+def test_the_whole_story(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It opens before the change, keeps its bound until then, and stops serving after it.
+
+    Seeded coins: drawn anew in each run, audits may by chance alone miss for some hundred requests what changed.
+    """
+    monkeypatch.setattr(tended, "random", SimpleNamespace(Random=lambda: random.Random(7)))
     found = story(2_100)
     assert found.opened is not None and found.opened < found.changed
     hits = [found.wrong[i] for i in range(found.changed) if found.savings[i] == "semantic"]
     assert len(hits) > 200 and sum(hits) / len(hits) < meaning.MAX_ERROR
-    # Audits are drawn anew in each run: by chance alone it may take some hundred requests.
-    assert found.closed is not None and found.closed > found.changed
+    assert found.closed is not None and found.closed - found.changed < 300
     assert found.saved > 0
 
 
